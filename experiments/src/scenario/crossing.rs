@@ -1,0 +1,142 @@
+//! Crossings that end as asked.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use symvirt_host::operation::{Phase, Target};
+
+use super::{Bed, expect_verified};
+use crate::crossing::{Crossing, Order, cross};
+use crate::job::Job;
+use crate::stall::{self, ClockOffset};
+use crate::traffic::Transport;
+
+/// Far longer than any of these jobs should run after its crossings.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A crossing that must end as asked.
+pub(super) fn done(bed: &Bed, from: &str, to: &str, mode: &str) -> anyhow::Result<Crossing> {
+    let order = Order {
+        from: bed.lab.host(from).context("no such host")?,
+        to,
+        mode,
+        options: &["--bandwidth", "64MiB"],
+    };
+    let crossing = cross(&order, &mut |_| ())?;
+    ensure!(
+        crossing.is_done(),
+        "{from} to {to} ended {}: {:?}",
+        crossing.last.phase,
+        crossing.last.reason
+    );
+    let report = crossing.last.report.as_ref().context("no report")?;
+    let expected = if to == "a" {
+        Target::Native
+    } else {
+        Target::Fallback
+    };
+    ensure!(
+        report.interconnect == Some(expected),
+        "{from} to {to}: the gang is on {:?}: {:?}",
+        report.interconnect,
+        report.notes
+    );
+    Ok(crossing)
+}
+
+/// Over RDMA, over TCP during the copy and at the destination, over RDMA again.
+pub(super) fn live(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = bed.job("halo --seconds 900")?;
+    let there = done(bed, "a", "b", "live")?;
+    let (from, to) = there.phase(Phase::Copy).context("no copy in the report")?;
+    let seen = bed.traffic.transport_between(from, to);
+    ensure!(
+        seen == Some(Transport::Tcp),
+        "during the copy the job was to run over TCP, seen: {seen:?}: {}",
+        bed.traffic.describe(from, to)
+    );
+    bed.expect(Transport::Tcp)?;
+    ensure!(bed.vms("a")?.is_empty(), "a VM is still listed on a");
+    done(bed, "b", "a", "live")?;
+    bed.expect(Transport::Rdma)?;
+    job.finish("halo")?;
+    expect_verified(&mut job, LIMIT)?;
+    Ok(())
+}
+
+/// Quiet during the copy, and whole afterwards.
+pub(super) fn held(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = bed.job("halo --seconds 900")?;
+    let there = done(bed, "a", "b", "hold")?;
+    let (from, to) = there.phase(Phase::Copy).context("no copy in the report")?;
+    let seen = bed.traffic.transport_between(from, to);
+    ensure!(
+        seen.is_none(),
+        "held, the job was to be quiet, seen: {seen:?}: {}",
+        bed.traffic.describe(from, to)
+    );
+    bed.expect(Transport::Tcp)?;
+    done(bed, "b", "a", "hold")?;
+    bed.expect(Transport::Rdma)?;
+    job.finish("halo")?;
+    expect_verified(&mut job, LIMIT)?;
+    Ok(())
+}
+
+/// The port trains for half a minute after plug; the job communicates over TCP all the while, and
+/// takes the HCA when it is ready.
+pub(super) fn slow_link(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = bed.job("stall_probe --seconds 900 --gaps 200")?;
+    done(bed, "a", "b", "live")?;
+    for guest in &bed.lab.guests {
+        guest.run("echo 30 > /run/symvirt/link-down")?;
+    }
+    let back = done(bed, "b", "a", "live")?;
+    let offset = ClockOffset::of(&bed.lab.guests[0])?;
+    let (from, to) = back
+        .phase(Phase::AwaitLink)
+        .context("it did not wait for the link")?;
+    let waited = Duration::from_millis(to - from);
+    let seen = bed.traffic.transport_between(from, to);
+    ensure!(
+        seen == Some(Transport::Tcp),
+        "while the link was down the job was to run over TCP, seen: {seen:?}: {}",
+        bed.traffic.describe(from, to)
+    );
+    bed.expect(Transport::Rdma)?;
+    job.finish("stall_probe")?;
+    let outcome = expect_verified(&mut job, LIMIT)?;
+    let gaps = stall::gaps(&outcome.output, offset);
+    if let Some(gap) = stall::longest(&gaps, from + 1000, to.saturating_sub(1000))
+        && gap.length > waited / 20
+    {
+        bail!(
+            "a stall of {:?} while the link was down for {waited:?}",
+            gap.length
+        );
+    }
+    Ok(())
+}
+
+/// A rank that has called nothing of MPI for long is moved as fast as any other: both crossings
+/// are over before it calls again.
+pub(super) fn computing(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = Job::start(
+        &bed.lab.guests,
+        "/opt/symvirt/apps/compute_only --seconds 120",
+    )?;
+    for guest in &bed.lab.guests {
+        guest.wait_until(
+            "ls -l /proc/$(pgrep -x compute_only)/fd | grep -q uverbs",
+            LIMIT,
+        )?;
+    }
+    done(bed, "a", "b", "live")?;
+    done(bed, "b", "a", "live")?;
+    ensure!(
+        job.is_running() && job.output().is_empty(),
+        "the crossings took as long as the rank computes"
+    );
+    expect_verified(&mut job, LIMIT)?;
+    Ok(())
+}

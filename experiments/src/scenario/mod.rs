@@ -1,0 +1,216 @@
+//! `symvirt-lab test`: promises that only real guests can keep.
+//!
+//! Each scenario begins with all guests at home (on host a, HCAs plugged, links active, no job);
+//! if the one before left them otherwise, the bed is put up anew.
+//!
+//! | module | promises about |
+//! |---|---|
+//! | [`crossing`] | live and held crossings, forth and back, slow links |
+//! | [`fault`] | cancel, foreign holders, killed ranks |
+//! | [`soak`] | crossings without end |
+//! | [`refusal`] | orders that are refused before anything is touched |
+
+mod crossing;
+mod fault;
+mod refusal;
+mod soak;
+
+pub use soak::soak;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use symvirt_host::api::model::{VmInfo, VmState};
+
+use crate::command;
+use crate::job::{Job, Outcome};
+use crate::lab::{Lab, Plan};
+use crate::traffic::{Traffic, Transport};
+
+/// Time for a job to be seen communicating.
+const SHOWS: Duration = Duration::from_secs(120);
+
+/// A promise and what keeps it.
+struct Scenario {
+    name: &'static str,
+    run: fn(&Bed) -> anyhow::Result<()>,
+}
+
+/// What a scenario works with.
+struct Bed {
+    lab: Lab,
+    traffic: Traffic,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "orders_that_cannot_be_carried_out_are_refused_and_change_nothing",
+        run: refusal::orders_that_cannot_be_carried_out,
+    },
+    Scenario {
+        name: "a_job_crosses_live_and_returns_with_every_byte_verified",
+        run: crossing::live,
+    },
+    Scenario {
+        name: "a_job_crosses_held_and_returns_with_every_byte_verified",
+        run: crossing::held,
+    },
+    Scenario {
+        name: "a_link_that_stays_down_after_plug_costs_the_job_nothing",
+        run: crossing::slow_link,
+    },
+    Scenario {
+        name: "a_rank_that_only_computes_does_not_delay_the_crossing",
+        run: crossing::computing,
+    },
+    Scenario {
+        name: "a_cancelled_crossing_is_rolled_back_and_the_job_is_on_its_hca_again",
+        run: fault::cancelled,
+    },
+    Scenario {
+        name: "a_foreign_holder_of_the_hca_is_named_and_the_job_keeps_its_hca",
+        run: fault::foreign_holder,
+    },
+    Scenario {
+        name: "a_rank_killed_in_mid_quiesce_fails_the_job_and_hangs_nothing",
+        run: fault::killed_rank,
+    },
+];
+
+/// Runs the scenarios whose name contains `filter`; `Ok(true)` if all kept their promise.
+///
+/// # Errors
+/// If the bed cannot be put up or taken down.
+pub fn run(filter: &str) -> anyhow::Result<bool> {
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| scenario.name.contains(filter))
+        .collect();
+    println!("running {} tests", chosen.len());
+    let (mut passed, mut failed) = (0, Vec::new());
+    let mut bed = None;
+    for scenario in &chosen {
+        let begun = Instant::now();
+        let result = at_home(bed.take()).and_then(|at_home| {
+            let result = (scenario.run)(&at_home);
+            if result.is_err() {
+                println!("logs are kept in {}", at_home.lab.keep_logs()?.display());
+            } else {
+                bed = Some(at_home);
+            }
+            result
+        });
+        let took = begun.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                println!("test {} ... ok ({took:.0} s)", scenario.name);
+                passed += 1;
+            }
+            Err(error) => {
+                println!("test {} ... FAILED ({took:.0} s)\n{error:#}", scenario.name);
+                failed.push(scenario.name);
+            }
+        }
+    }
+    if let Some(bed) = bed {
+        let Bed { lab, traffic } = bed;
+        drop(traffic);
+        let left = lab.down()?;
+        if left.is_empty() {
+            passed += 1;
+        } else {
+            println!("left behind: {}", left.join(", "));
+            failed.push("nothing_is_left_behind");
+        }
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!(
+        "test result: {verdict}. {passed} passed; {} failed; 0 ignored; 0 measured",
+        failed.len()
+    );
+    Ok(failed.is_empty())
+}
+
+/// A bed with all guests at home: the given one if it is, else a new one.
+fn at_home(bed: Option<Bed>) -> anyhow::Result<Bed> {
+    if let Some(bed) = bed {
+        match bed.settle() {
+            Ok(()) => return Ok(bed),
+            Err(error) => println!("a new test bed, because {error:#}"),
+        }
+    }
+    let lab = Lab::up(&Plan::crossing(), &|line| println!("  {line}"))?;
+    let traffic = Traffic::observe(&lab.guests)?;
+    let bed = Bed { lab, traffic };
+    bed.settle()?;
+    Ok(bed)
+}
+
+impl Bed {
+    /// All guests run on host a, with active links, and no job is left.
+    fn settle(&self) -> anyhow::Result<()> {
+        let vms = self.vms("a")?;
+        let home = vms.len() == self.lab.guests.len()
+            && vms
+                .iter()
+                .all(|vm| vm.state == VmState::Running && vm.hca.is_some());
+        if !home {
+            bail!("the guests are not all on a with their HCAs: {vms:?}");
+        }
+        for guest in &self.lab.guests {
+            guest.run("rm -f /run/symvirt/link-down; ! pgrep -x mpirun")?;
+            guest.wait_until(
+                "rdma link show | grep -q 'state ACTIVE'",
+                Duration::from_secs(60),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The VMs of a host, as its daemon lists them.
+    fn vms(&self, host: &str) -> anyhow::Result<Vec<VmInfo>> {
+        let host = self.lab.host(host).context("no such host")?;
+        let said = command::output(host.symvirt().args(["--json", "vm", "list"]))?;
+        serde_json::from_str(&said).with_context(|| format!("understand {said}"))
+    }
+
+    /// Starts a job in all guests and waits until it communicates over RDMA.
+    fn job(&self, program: &str) -> anyhow::Result<Job> {
+        let job = Job::start(&self.lab.guests, &format!("/opt/symvirt/apps/{program}"))?;
+        match self.traffic.wait_for(Transport::Rdma, SHOWS) {
+            Ok(()) => Ok(job),
+            Err(seen) => bail!(
+                "{program} was to begin over RDMA, seen: {seen:?}; it says: {}",
+                job.output().join(
+                    "
+"
+                )
+            ),
+        }
+    }
+
+    /// The job is seen to communicate, from now on, over `transport`.
+    fn expect(&self, transport: Transport) -> anyhow::Result<()> {
+        let result = self.traffic.wait_for(transport, SHOWS);
+        result.map_err(|seen| {
+            anyhow::anyhow!("the job was to communicate over {transport}, seen: {seen:?}")
+        })
+    }
+}
+
+/// The job ends well, and says so itself.
+fn expect_verified(job: &mut Job, limit: Duration) -> anyhow::Result<Outcome> {
+    let outcome = job.wait(limit).context("the job does not end")?;
+    let said = outcome.output.iter().any(|line| line.starts_with("OK "));
+    if outcome.success && said {
+        return Ok(outcome);
+    }
+    bail!(
+        "the job ended {}: {}",
+        outcome.status,
+        outcome.output.join("\n")
+    )
+}

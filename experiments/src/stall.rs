@@ -1,0 +1,108 @@
+//! What the stall probe saw: a steady ping-pong that reports every gap, from inside the job.
+//!
+//! A guest's clock stands still while its VM does, so a gap seen inside misses the VM's own
+//! standstill at its switchover: [`Gap::with_standstill`] adds it. Guests keep their own time of
+//! day; [`ClockOffset`] lays it on this machine's.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lab::LabError;
+use crate::lab::guest::Guest;
+use crate::traffic::now_ms;
+
+#[derive(Deserialize)]
+struct Line {
+    program: String,
+    #[serde(default)]
+    gap: bool,
+    start: f64,
+    duration_us: f64,
+}
+
+/// A time in which two ranks exchanged nothing.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Gap {
+    /// Its begin by this machine's clock, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Its length by the guest's clock.
+    pub length: Duration,
+}
+
+/// Difference between this machine's clock and a guest's, in seconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ClockOffset(f64);
+
+impl ClockOffset {
+    /// Asks the guest, some times, and takes the quickest answer.
+    ///
+    /// # Errors
+    /// If the guest does not answer.
+    pub fn of(guest: &Guest) -> Result<Self, LabError> {
+        let mut best: Option<(u64, f64)> = None;
+        for _ in 0..5 {
+            let before = now_ms();
+            let said = guest.run("date +%s.%N")?;
+            let after = now_ms();
+            let Ok(theirs) = said.trim().parse::<f64>() else {
+                continue;
+            };
+            let ours = (before + after) as f64 / 2e3;
+            if best.is_none_or(|(took, _)| after - before < took) {
+                best = Some((after - before, ours - theirs));
+            }
+        }
+        Ok(Self(best.map_or(0.0, |(_, offset)| offset)))
+    }
+}
+
+/// The longest gaps, as the probe reports them at its end. It could report each at once, but on a
+/// loaded machine those lines would be more traffic than the job's own.
+pub fn gaps(output: &[String], offset: ClockOffset) -> Vec<Gap> {
+    let lines = output
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines
+        .filter(|line| line.program == "stall_probe" && line.gap)
+        .map(|line| Gap {
+            at_ms: ((line.start + offset.0).max(0.0) * 1e3) as u64,
+            length: Duration::from_secs_f64(line.duration_us.max(0.0) / 1e6),
+        })
+        .collect()
+}
+
+/// The longest gap that begins between two instants, give or take a second for the clocks.
+pub fn longest(gaps: &[Gap], from_ms: u64, to_ms: u64) -> Option<Gap> {
+    const SLACK_MS: u64 = 1000;
+    let window = from_ms.saturating_sub(SLACK_MS)..=to_ms + SLACK_MS;
+    let inside = gaps.iter().filter(|gap| window.contains(&gap.at_ms));
+    inside.max_by_key(|gap| gap.length).copied()
+}
+
+impl Gap {
+    /// Its length by a clock that does not stand still with the VM.
+    pub fn with_standstill(self, standstill: Duration) -> Duration {
+        self.length + standstill
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_probes_closing_gaps_count() {
+        let output = [
+            r#"{"program":"stall_probe","gap":true,"start":100.5,"duration_us":2500.0}"#,
+            r#"{"program":"stall_probe","live":true,"start":100.5,"duration_us":2500.0}"#,
+            "OK stall_probe ranks=2",
+        ]
+        .map(str::to_owned);
+        let gaps = gaps(&output, ClockOffset(10.0));
+        assert_eq!(gaps.len(), 1);
+        assert_eq!(gaps[0].at_ms, 110_500);
+        assert_eq!(longest(&gaps, 110_000, 111_000), Some(gaps[0]));
+        assert_eq!(longest(&gaps, 113_000, 114_000), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! The API on the local socket.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /v1/host` | this host |
+//! | `GET /v1/vms`, `POST /v1/vms`, `DELETE /v1/vms/{name}` | list, start, stop VMs |
+//! | `POST /v1/vms/{name}/resume` | run a VM that has arrived and was not run |
+//! | `GET /v1/gangs` | gangs with VMs here |
+//! | `GET /v1/operations`, `POST /v1/operations` | list, start operations |
+//! | `GET /v1/operations/{id}`, `DELETE /v1/operations/{id}` | show, cancel one |
+//! | `GET /v1/operations/{id}/events` | its changes until it ends, as server-sent events |
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::stream::{self, Stream};
+use tracing::info;
+
+use super::error::{ApiError, Problem};
+use super::extract::Body;
+use super::model::{GangInfo, HostInfo, OperationInfo, VmInfo};
+use crate::config::{GangName, VmName, VmSpec};
+use crate::daemon::Daemon;
+use crate::operation::{Denial, OperationId, Request};
+
+type Shared = State<Arc<Daemon>>;
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Shortest time between two events of one stream.
+const PACE: Duration = Duration::from_millis(100);
+
+/// The routes of the local socket.
+pub fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/v1/host", get(host))
+        .route("/v1/vms", get(vms).post(start_vm))
+        .route("/v1/vms/{name}", axum::routing::delete(stop_vm))
+        .route("/v1/vms/{name}/resume", axum::routing::post(resume_vm))
+        .route("/v1/gangs", get(gangs))
+        .route("/v1/operations", get(operations).post(submit))
+        .route("/v1/operations/{id}", get(operation).delete(cancel))
+        .route("/v1/operations/{id}/events", get(events))
+        .fallback(super::unknown_path)
+        .with_state(daemon)
+}
+
+async fn host(State(daemon): Shared) -> Json<HostInfo> {
+    Json(daemon.info())
+}
+
+async fn vms(State(daemon): Shared) -> Json<Vec<VmInfo>> {
+    Json(daemon.host.list().await)
+}
+
+async fn start_vm(State(daemon): Shared, Body(spec): Body<VmSpec>) -> Answer<VmInfo> {
+    refuse_busy(&daemon, &spec.gang)?;
+    info!(vm = %spec.name, "audit: start VM");
+    // In a task of its own: a client that goes away must not leave half a VM.
+    let starting = tokio::spawn(async move { daemon.host.start(spec).await });
+    Ok(Json(starting.await.map_err(super::error::panicked)??))
+}
+
+async fn stop_vm(State(daemon): Shared, Path(name): Path<VmName>) -> Answer<()> {
+    let vms = daemon.host.list().await;
+    if let Some(vm) = vms.iter().find(|vm| vm.name == name) {
+        refuse_busy(&daemon, &vm.gang)?;
+    }
+    info!(vm = %name, "audit: stop VM");
+    let stopping = tokio::spawn(async move { daemon.host.stop(&name).await });
+    Ok(Json(stopping.await.map_err(super::error::panicked)??))
+}
+
+async fn resume_vm(State(daemon): Shared, Path(name): Path<VmName>) -> Answer<()> {
+    info!(vm = %name, "audit: run a VM that has arrived");
+    let resuming = tokio::spawn(async move { daemon.host.resume_arrived(&name).await });
+    Ok(Json(resuming.await.map_err(super::error::panicked)??))
+}
+
+fn refuse_busy(daemon: &Daemon, gang: &GangName) -> Result<(), ApiError> {
+    match daemon.engine.busy(gang) {
+        Some(operation) => Err(Denial::Busy {
+            gang: gang.clone(),
+            operation,
+        }
+        .into()),
+        None => Ok(()),
+    }
+}
+
+async fn gangs(State(daemon): Shared) -> Json<Vec<GangInfo>> {
+    Json(daemon.gang_infos())
+}
+
+async fn operations(State(daemon): Shared) -> Json<Vec<OperationInfo>> {
+    Json(daemon.engine.list())
+}
+
+async fn submit(
+    State(daemon): Shared,
+    Body(request): Body<Request>,
+) -> Result<(StatusCode, Json<OperationInfo>), ApiError> {
+    info!(%request, "audit: start operation");
+    let submitting = tokio::spawn(async move { daemon.engine.submit(request).await });
+    let started = submitting.await.map_err(super::error::panicked)??;
+    Ok((StatusCode::ACCEPTED, Json(started)))
+}
+
+async fn operation(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer<OperationInfo> {
+    let shown = daemon.engine.follow(&id)?;
+    let info = shown.borrow().clone();
+    Ok(Json(info))
+}
+
+async fn cancel(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer<OperationInfo> {
+    info!(operation_id = %id, "audit: cancel operation");
+    Ok(Json(daemon.engine.cancel(&id)?))
+}
+
+async fn events(
+    State(daemon): Shared,
+    Path(id): Path<OperationId>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let shown = daemon.engine.follow(&id)?;
+    let changes = stream::unfold(Some((shown, true)), |following| async move {
+        let (mut shown, first) = following?;
+        if !first {
+            tokio::time::sleep(PACE).await;
+            if shown.changed().await.is_err() {
+                return None;
+            }
+        }
+        let info = shown.borrow_and_update().clone();
+        let event = Event::default().json_data(&info).ok()?;
+        let next = (!info.phase.is_terminal()).then_some((shown, false));
+        Some((Ok(event), next))
+    });
+    Ok(Sse::new(changes).keep_alive(KeepAlive::default()))
+}
+
+impl From<Denial> for ApiError {
+    fn from(denial: Denial) -> Self {
+        let status = match &denial {
+            Denial::UnknownGang { .. }
+            | Denial::UnknownVm { .. }
+            | Denial::UnknownHost { .. }
+            | Denial::UnknownOperation { .. } => StatusCode::NOT_FOUND,
+            Denial::Unreachable { .. } | Denial::Certificates { .. } => StatusCode::BAD_GATEWAY,
+            Denial::BadSpec { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Denial::AlreadyThere { .. }
+            | Denial::CannotCancel { .. }
+            | Denial::Busy { .. }
+            | Denial::NotRunning { .. }
+            | Denial::NotArrived { .. }
+            | Denial::VmExists { .. }
+            | Denial::MissingFile { .. }
+            | Denial::Full { .. }
+            | Denial::NoHca { .. }
+            | Denial::ApiVersion { .. }
+            | Denial::NoAgent { .. }
+            | Denial::AgentVersion { .. }
+            | Denial::NoRanks { .. } => StatusCode::CONFLICT,
+        };
+        Self::new(
+            status,
+            Problem::new(denial.code(), denial.to_string(), denial.way_out()),
+        )
+    }
+}

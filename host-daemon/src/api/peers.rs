@@ -1,0 +1,114 @@
+//! The API for other daemons, over TLS with client certificates.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /peer/v1/host` | who is here |
+//! | `POST /peer/v1/call` | one [`HostCall`] |
+//! | `GET /peer/v1/guests/{vm}` | becomes the byte stream of a guest's channel |
+//!
+//! A certificate of the right authority is not enough: it must name a configured peer.
+
+use std::sync::Arc;
+
+use axum::extract::connect_info::ConnectInfo;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tracing::{debug, info, warn};
+
+use super::error::{ApiError, Problem};
+use super::extract::Body;
+use super::model::HostInfo;
+use crate::config::VmName;
+use crate::daemon::Daemon;
+use crate::operation::effects::{Host, HostCall, HostError, HostReply};
+use crate::peer::{PeerIdentity, UPGRADE};
+
+type Shared = State<Arc<Daemon>>;
+
+/// The routes of the TLS listener.
+pub fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/peer/v1/host", get(host))
+        .route("/peer/v1/call", post(call))
+        .route("/peer/v1/guests/{vm}", get(guest))
+        .fallback(super::unknown_path)
+        .layer(from_fn(peers_only))
+        .with_state(daemon)
+}
+
+async fn peers_only(
+    ConnectInfo(identity): ConnectInfo<PeerIdentity>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match identity {
+        PeerIdentity(Some(peer)) => {
+            debug!(%peer, path = request.uri().path(), "peer request");
+            next.run(request).await
+        }
+        PeerIdentity(None) => {
+            let problem = Problem::new(
+                "certificates",
+                "the certificate names no configured peer of this host",
+                "add a `[[peer]]` with the name in the certificate",
+            );
+            ApiError::new(StatusCode::FORBIDDEN, problem).into_response()
+        }
+    }
+}
+
+async fn host(State(daemon): Shared) -> Json<HostInfo> {
+    Json(daemon.info())
+}
+
+async fn call(
+    State(daemon): Shared,
+    ConnectInfo(identity): ConnectInfo<PeerIdentity>,
+    Body(call): Body<HostCall>,
+) -> Result<Json<Result<HostReply, HostError>>, ApiError> {
+    info!(peer = ?identity.0, ?call, "audit: peer's call");
+    // In a task of its own: a connection that ends must not stop a call in the middle.
+    let calling = tokio::spawn(async move { daemon.host.call(call).await });
+    Ok(Json(calling.await.map_err(super::error::panicked)?))
+}
+
+async fn guest(
+    State(daemon): Shared,
+    Path(vm): Path<VmName>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let no_guest = |message: String| {
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            Problem::new("unknown-vm", message, ""),
+        )
+    };
+    let Some(socket) = daemon.host.channel_socket(&vm) else {
+        return Err(no_guest(format!("no VM `{vm}` here")));
+    };
+    let channel = UnixStream::connect(&socket)
+        .await
+        .map_err(|error| no_guest(format!("guest channel of {vm}: {error}")))?;
+    let upgrading = hyper::upgrade::on(request);
+    tokio::spawn(relay(vm, channel, upgrading));
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+async fn relay(vm: VmName, mut channel: UnixStream, upgrading: hyper::upgrade::OnUpgrade) {
+    let upgraded = match upgrading.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return warn!(%vm, %error, "guest relay not begun"),
+    };
+    let mut peer = TokioIo::new(upgraded);
+    match tokio::io::copy_bidirectional(&mut peer, &mut channel).await {
+        Ok((to_guest, from_guest)) => debug!(%vm, to_guest, from_guest, "guest relay ended"),
+        Err(error) => debug!(%vm, %error, "guest relay broken"),
+    }
+}

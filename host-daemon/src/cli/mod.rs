@@ -1,0 +1,177 @@
+//! `symvirt`, a client of the daemon's local API.
+//!
+//! | module | commands |
+//! |---|---|
+//! | [`arguments`] | all of them, and their help |
+//! | [`local`] | the connection to the daemon |
+//! | [`vms`] | `vm`, `gang`, `host` |
+//! | [`operations`] | `migrate`, `switch`, `status`, `cancel` |
+//! | [`watch`] | live progress |
+//! | [`table`] | how operations and their reports look |
+
+mod arguments;
+mod local;
+mod operations;
+mod table;
+mod vms;
+mod watch;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::api::error::{Problem, chain};
+use crate::config::ConfigError;
+use crate::http::HttpError;
+use crate::operation::Phase;
+use crate::pki::PkiError;
+use arguments::{Arguments, Command, GangCommand, HostCommand, PkiCommand, VmCommand};
+use local::Daemon;
+
+/// Why a command did not do what it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The daemon refuses.
+    #[error("{}", .0.message)]
+    Refused(Problem),
+    /// The daemon cannot be reached.
+    #[error("reach symvirtd at {}: {reason}", socket.display())]
+    Daemon {
+        /// Its socket.
+        socket: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// No socket was named and none is there.
+    #[error("no socket of symvirtd: give --socket PATH or set SYMVIRT_SOCKET")]
+    NoSocket,
+    /// The daemon's answer.
+    #[error("talk to symvirtd")]
+    Http(#[source] HttpError),
+    /// A VM's file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The terminal or pipe went away.
+    #[error("write the output")]
+    Output(#[source] std::io::Error),
+}
+
+impl From<HttpError> for CliError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Refused(problem) => Self::Refused(problem),
+            other => Self::Http(other),
+        }
+    }
+}
+
+/// How a command ended, as its exit status says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// As asked.
+    Done = 0,
+    /// The command could not be carried out: no daemon, no connection, unreadable file.
+    Failed = 1,
+    /// The daemon refused; nothing was changed. (2 is a usage error.)
+    Refused = 3,
+    /// The command detached from an operation that goes on.
+    Detached = 4,
+    /// The operation was rolled back.
+    RolledBack = 10,
+    /// The job runs on less than it was to have.
+    Degraded = 11,
+    /// Somebody has to act.
+    NeedsOperator = 12,
+}
+
+impl Exit {
+    fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::RolledBack => Self::RolledBack,
+            Phase::Degraded => Self::Degraded,
+            Phase::NeedsOperator => Self::NeedsOperator,
+            _ => Self::Done,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments).await {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(CliError::Refused(problem)) => {
+            if json {
+                print_json(&serde_json::json!({ "error": problem }));
+            } else {
+                eprintln!("symvirt: {}", problem.message);
+                if !problem.hint.is_empty() {
+                    eprintln!("  {}", problem.hint);
+                }
+            }
+            ExitCode::from(Exit::Refused as u8)
+        }
+        Err(error) => {
+            let text = chain(&error);
+            if json {
+                let problem = Problem::new("failed", text, "");
+                print_json(&serde_json::json!({ "error": problem }));
+            } else {
+                eprintln!("symvirt: {text}");
+            }
+            ExitCode::from(Exit::Failed as u8)
+        }
+    }
+}
+
+/// Prints a line. A reader that has gone away wants no more: the command ends.
+fn say(line: impl std::fmt::Display) {
+    if let Err(error) = writeln!(std::io::stdout(), "{line}") {
+        let status = if error.kind() == std::io::ErrorKind::BrokenPipe {
+            141
+        } else {
+            1
+        };
+        std::process::exit(status);
+    }
+}
+
+fn print_json(value: &serde_json::Value) {
+    say(value);
+}
+
+async fn run(arguments: Arguments) -> Result<Exit, CliError> {
+    let json = arguments.json;
+    if let Command::Pki(PkiCommand::Init { dir, hosts }) = arguments.command {
+        let files = crate::pki::init(&dir, &hosts)?;
+        if json {
+            print_json(&serde_json::json!({ "files": files }));
+        } else {
+            for file in files {
+                say(file.display());
+            }
+        }
+        return Ok(Exit::Done);
+    }
+    let daemon = Daemon::new(arguments.socket)?;
+    match arguments.command {
+        Command::Pki(_) => Ok(Exit::Done),
+        Command::Vm(VmCommand::Start { specs }) => vms::start(&daemon, &specs, json).await,
+        Command::Vm(VmCommand::Stop { names }) => vms::stop(&daemon, &names, json).await,
+        Command::Vm(VmCommand::Resume { name, .. }) => vms::resume(&daemon, &name, json).await,
+        Command::Vm(VmCommand::List) => vms::list(&daemon, json).await,
+        Command::Gang(GangCommand::List) => vms::gangs(&daemon, json).await,
+        Command::Host(HostCommand::Show) => vms::host(&daemon, json).await,
+        Command::Migrate(migrate) => operations::migrate(&daemon, migrate, json).await,
+        Command::Switch(switch) => operations::switch(&daemon, switch, json).await,
+        Command::Status { operation } => operations::status(&daemon, operation, json).await,
+        Command::Watch { operation } => operations::watch(&daemon, operation, json).await,
+        Command::Cancel { operation } => operations::cancel(&daemon, &operation, json).await,
+    }
+}

@@ -1,0 +1,122 @@
+//! `symvirt migrate`, `switch`, `status`, `watch` and `cancel`.
+
+use super::arguments::{Migrate, Switch};
+use super::vms::show;
+use super::{CliError, Daemon, Exit, say, table, watch};
+use crate::api::error::Problem;
+use crate::api::model::OperationInfo;
+use crate::operation::{Limits, OperationId, Request};
+
+pub(super) async fn migrate(
+    daemon: &Daemon,
+    arguments: Migrate,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let limits = arguments.bounds.limits();
+    let request = Request::Migrate {
+        gang: arguments.gang,
+        to: arguments.to,
+        mode: arguments.mode.into(),
+        limits,
+    };
+    start(daemon, request, arguments.detach, json).await
+}
+
+pub(super) async fn switch(
+    daemon: &Daemon,
+    arguments: Switch,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let limits = Limits {
+        switch_s: arguments.bounds.switch_timeout,
+        ..Limits::default()
+    };
+    let request = Request::Switch {
+        gang: arguments.gang,
+        to: arguments.to.into(),
+        limits,
+    };
+    start(daemon, request, arguments.detach, json).await
+}
+
+async fn start(
+    daemon: &Daemon,
+    request: Request,
+    detach: bool,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let operation: OperationInfo = daemon.post("/v1/operations", &request).await?;
+    if detach {
+        show(json, &operation, |operation| {
+            say(format_args!("{}", operation.id))
+        });
+        return Ok(Exit::Done);
+    }
+    watch::follow(daemon, operation, json).await
+}
+
+pub(super) async fn status(
+    daemon: &Daemon,
+    operation: Option<OperationId>,
+    json: bool,
+) -> Result<Exit, CliError> {
+    if let Some(id) = operation {
+        let operation: OperationInfo = daemon.get(&format!("/v1/operations/{id}")).await?;
+        show(json, &operation, |operation| {
+            say(table::operation(operation).trim_end())
+        });
+        return Ok(Exit::Done);
+    }
+    let operations: Vec<OperationInfo> = daemon.get("/v1/operations").await?;
+    show(json, &operations, |operations| {
+        say(format_args!(
+            "{:<10} {:<16} {:<36} REASON",
+            "OPERATION", "PHASE", "REQUEST"
+        ));
+        for operation in operations {
+            say(format_args!(
+                "{:<10} {:<16} {:<36} {}",
+                operation.id.as_str(),
+                operation.phase,
+                operation.request.to_string(),
+                operation.reason.as_deref().unwrap_or("-")
+            ));
+        }
+    });
+    Ok(Exit::Done)
+}
+
+pub(super) async fn watch(
+    daemon: &Daemon,
+    operation: Option<OperationId>,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let operation = match operation {
+        Some(id) => daemon.get(&format!("/v1/operations/{id}")).await?,
+        None => {
+            let all: Vec<OperationInfo> = daemon.get("/v1/operations").await?;
+            all.into_iter().next_back().ok_or_else(|| {
+                let hint = "`symvirt migrate GANG --to HOST` starts one";
+                CliError::Refused(Problem::new("unknown-operation", "no operation yet", hint))
+            })?
+        }
+    };
+    watch::follow(daemon, operation, json).await
+}
+
+pub(super) async fn cancel(
+    daemon: &Daemon,
+    operation: &OperationId,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let operation: OperationInfo = daemon
+        .delete(&format!("/v1/operations/{operation}"))
+        .await?;
+    show(json, &operation, |operation| {
+        say(format_args!(
+            "{} is being undone; `symvirt watch {0}` follows it",
+            operation.id
+        ));
+    });
+    Ok(Exit::Done)
+}

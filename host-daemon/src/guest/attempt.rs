@@ -1,0 +1,106 @@
+//! One wish for a switch, a hold or a rebuild, from its beginning to its answer, over the attempts
+//! that it takes.
+//!
+//! Ranks come and go: one that finalizes in mid-round vetoes or leaves, which says nothing about
+//! the next round. So what came to nothing for such a reason is begun again, a few times.
+
+use std::time::Duration;
+
+use symvirt_protocol::gang::Reason;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::operation::Target;
+use crate::operation::effects::{SwitchFailure, Switched};
+use crate::operation::report::RankStall;
+
+/// Attempts after the first.
+const RETRIES: u32 = 5;
+/// Before the second attempt, for the rank that starts or ends to have done so; doubled before
+/// each further one. `MPI_Init` in an emulated guest takes some seconds.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Patience with ranks that are told to abort, or are past the point of it.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is begun.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Begin {
+    Switch(Target),
+    Hold,
+    Rebuild(Target),
+}
+
+/// Where the outcome is wanted.
+pub(super) type Answer = oneshot::Sender<Result<Switched, SwitchFailure>>;
+
+/// A wish that has not been answered.
+pub(super) struct Attempt {
+    pub begin: Begin,
+    pub stalls: Vec<RankStall>,
+    limit: Duration,
+    deadline: Instant,
+    retries: u32,
+    pausing: bool,
+    answer: Answer,
+}
+
+impl Attempt {
+    /// A wish whose first attempt begins now; each may take as long as `limit`.
+    pub fn new(begin: Begin, limit: Duration, answer: Answer) -> Self {
+        let deadline = Instant::now() + limit;
+        Self {
+            begin,
+            stalls: Vec::new(),
+            limit,
+            deadline,
+            retries: 0,
+            pausing: false,
+            answer,
+        }
+    }
+
+    /// When patience ends: with the attempt, or with the pause before the next.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether it is between two attempts.
+    pub fn is_pausing(&self) -> bool {
+        self.pausing
+    }
+
+    /// The next attempt begins now.
+    pub fn again(&mut self) {
+        self.pausing = false;
+        self.stalls.clear();
+        self.deadline = Instant::now() + self.limit;
+    }
+
+    /// The attempt has taken too long, and is being ended.
+    pub fn extend(&mut self) {
+        self.deadline = Instant::now() + GRACE;
+    }
+
+    /// Whether to begin again after an attempt that came to nothing for `reason`; if so, the pause
+    /// before it begins now.
+    pub fn pause_after(&mut self, reason: &Reason) -> bool {
+        let passing = matches!(reason, Reason::Left { .. } | Reason::Veto { .. });
+        if !passing || self.retries == RETRIES {
+            return false;
+        }
+        self.pausing = true;
+        self.deadline = Instant::now() + PAUSE * (1 << self.retries);
+        self.retries += 1;
+        true
+    }
+
+    /// Says how it ended.
+    pub fn finish(self, failure: Option<SwitchFailure>) {
+        let stalls = self.stalls;
+        let result = failure.map_or(Ok(Switched { stalls }), Err);
+        if self.answer.send(result).is_err() {
+            debug!("nobody waits for the end of the switch any more");
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Drives a gang's pure state machine: one task a gang, so that events have one order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
+use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::link::Received;
+use symvirt_protocol::rank::SwitchOrder;
+use symvirt_protocol::transport::Interconnect;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
+
+use super::Connector;
+use super::attempt::{Answer, Attempt, Begin};
+use super::channel::{Channel, Heard};
+use super::handle::{AgentView, GangView};
+use crate::config::{GangName, HostName, VmName};
+use crate::operation::Target;
+use crate::operation::effects::SwitchFailure;
+use crate::operation::report::RankStall;
+
+/// What the coordinator is asked to do.
+pub(super) enum Command {
+    /// The guest is one of the gang; its channel is to be opened.
+    Attach { vm: VmName, home: HostName },
+    /// The guest is reached elsewhere from now on.
+    Move { vm: VmName, home: HostName },
+    /// The guest is not of the gang any more; `lost`: its VM is gone, and its ranks with it.
+    Detach { vm: VmName, lost: bool },
+    /// Ask for a device report.
+    Ask { vm: VmName },
+    /// Start a switch, a hold, or a rebuild.
+    Begin {
+        what: Begin,
+        limit: Duration,
+        answer: Answer,
+    },
+    /// Give up what is under way, if possible.
+    Abort,
+}
+
+struct Guest {
+    outgoing: mpsc::UnboundedSender<ToAgent>,
+    home: watch::Sender<HostName>,
+}
+
+/// One gang's coordinator.
+pub(super) struct Coordinator {
+    pub name: GangName,
+    pub connector: Arc<dyn Connector>,
+    pub view: watch::Sender<GangView>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    gang: Gang,
+    guests: BTreeMap<VmName, Guest>,
+    attempt: Option<Attempt>,
+}
+
+impl Coordinator {
+    pub fn new(
+        name: GangName,
+        connector: Arc<dyn Connector>,
+        view: watch::Sender<GangView>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let (epoch, target) = {
+            let view = view.borrow();
+            (Epoch(view.epoch), view.interconnect)
+        };
+        let gang = Gang::resume(epoch, interconnect(target));
+        Self {
+            name,
+            connector,
+            view,
+            commands,
+            gang,
+            guests: BTreeMap::new(),
+            attempt: None,
+        }
+    }
+
+    /// Runs until every handle is gone.
+    pub async fn run(mut self) {
+        let (heard_sender, mut heard) = mpsc::channel::<Heard>(64);
+        loop {
+            let deadline = self.attempt.as_ref().map(Attempt::deadline);
+            let patience = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command, &heard_sender),
+                    None => return,
+                },
+                Some(heard) = heard.recv() => self.hear(heard),
+                () = patience => self.out_of_patience(),
+            }
+            self.publish();
+        }
+    }
+
+    fn obey(&mut self, command: Command, heard: &mpsc::Sender<Heard>) {
+        match command {
+            Command::Attach { vm, home } => self.attach(vm, home, heard.clone()),
+            Command::Move { vm, home } => {
+                if let Some(guest) = self.guests.get(&vm) {
+                    guest.home.send_replace(home);
+                }
+            }
+            Command::Detach { vm, lost } => {
+                self.guests.remove(&vm);
+                self.view.send_modify(|view| {
+                    view.guests.remove(&vm);
+                });
+                if lost {
+                    let effects = self.gang.lose_guest(&GuestId(vm.to_string()));
+                    self.carry_out(effects);
+                }
+            }
+            Command::Ask { vm } => {
+                self.view.send_modify(|view| {
+                    view.guests.entry(vm.clone()).or_default().devices = None;
+                });
+                self.send(&vm, ToAgent::ReportDevices);
+            }
+            Command::Begin {
+                what,
+                limit,
+                answer,
+            } => {
+                let attempt = Attempt::new(what, limit, answer);
+                if self.attempt.is_some() {
+                    let busy = "another switch of the gang is under way".into();
+                    attempt.finish(Some(SwitchFailure::Refused(busy)));
+                } else {
+                    self.attempt = Some(attempt);
+                    self.start(what);
+                }
+            }
+            Command::Abort => self.abort(),
+        }
+    }
+
+    fn abort(&mut self) {
+        if self.attempt.as_ref().is_some_and(Attempt::is_pausing) {
+            return self.answer(Some(SwitchFailure::Aborted("cancelled".into())));
+        }
+        match self.gang.abort() {
+            Ok(effects) => self.carry_out(effects),
+            Err(refusal) => info!(gang = %self.name, %refusal, "not aborted"),
+        }
+    }
+
+    fn out_of_patience(&mut self) {
+        match &mut self.attempt {
+            None => {}
+            Some(attempt) if attempt.is_pausing() => {
+                attempt.again();
+                let begin = attempt.begin;
+                self.start(begin);
+            }
+            Some(attempt) => {
+                attempt.extend();
+                let effects = self.gang.time_out();
+                self.carry_out(effects);
+            }
+        }
+    }
+
+    fn attach(&mut self, vm: VmName, home: HostName, heard: mpsc::Sender<Heard>) {
+        if self.guests.contains_key(&vm) {
+            return;
+        }
+        let (outgoing, to_send) = mpsc::unbounded_channel();
+        let (home, at) = watch::channel(home);
+        let channel = Channel {
+            vm: vm.clone(),
+            connector: self.connector.clone(),
+            home: at,
+            outgoing: to_send,
+            heard,
+        };
+        match session() {
+            Ok(session) => {
+                tokio::spawn(channel.run(session));
+            }
+            Err(error) => {
+                warn!(%vm, %error, "no random number for the guest channel");
+                return;
+            }
+        }
+        self.view.send_modify(|view| {
+            view.guests.entry(vm.clone()).or_default();
+        });
+        self.guests.insert(vm, Guest { outgoing, home });
+    }
+
+    fn start(&mut self, begin: Begin) {
+        let epoch = self.gang.next_epoch();
+        let begun = match begin {
+            Begin::Switch(to) => {
+                let order = SwitchOrder::MakeBeforeBreak;
+                self.gang.switch(epoch, interconnect(to), order)
+            }
+            Begin::Hold => {
+                let stays = self.gang.interconnect().clone();
+                self.gang.switch(epoch, stays, SwitchOrder::BreakBeforeMake)
+            }
+            Begin::Rebuild(to) => self.gang.rebuild(interconnect(to)),
+        };
+        match begun {
+            Ok(effects) => {
+                info!(gang = %self.name, epoch = epoch.0, ?begin, "switch begins");
+                self.carry_out(effects);
+            }
+            Err(refusal) => self.answer(Some(SwitchFailure::Refused(refusal.to_string()))),
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let Heard { vm, received } = heard;
+        if !self.guests.contains_key(&vm) {
+            return;
+        }
+        match received {
+            Received::Message(message) => {
+                self.note(&vm, &message);
+                let effects = self.gang.hear(&GuestId(vm.to_string()), message);
+                self.carry_out(effects);
+            }
+            Received::Session { peer } => {
+                debug!(%vm, session = peer, "agent's session");
+                self.send(&vm, ToAgent::ReportDevices);
+            }
+            Received::Resumed => debug!(%vm, "guest channel works"),
+            Received::Malformed(error) => warn!(%vm, %error, "agent's message skipped"),
+            Received::Version { theirs } => {
+                let ours = symvirt_protocol::PROTOCOL_VERSION;
+                let reason =
+                    format!("it speaks protocol version {theirs}, this host version {ours}");
+                self.view.send_modify(|view| {
+                    let guest = view.guests.entry(vm.clone()).or_default();
+                    if guest.agent != AgentView::Incompatible(reason.clone()) {
+                        warn!(%vm, reason, "agent cannot be understood");
+                        guest.agent = AgentView::Incompatible(reason);
+                    }
+                });
+            }
+        }
+    }
+
+    fn note(&self, vm: &VmName, message: &FromAgent) {
+        match message {
+            FromAgent::Hello {
+                guest,
+                agent_version,
+                ranks,
+            } => {
+                info!(%vm, guest, agent_version, ranks = ranks.len(), "agent says hello");
+                self.view.send_modify(|view| {
+                    view.guests.entry(vm.clone()).or_default().agent = AgentView::Present {
+                        guest: short(guest),
+                        version: short(agent_version),
+                    };
+                });
+            }
+            FromAgent::Devices(report) => self.view.send_modify(|view| {
+                view.guests.entry(vm.clone()).or_default().devices = Some(report.clone());
+            }),
+            FromAgent::Problem { message } => warn!(%vm, problem = short(message), "agent"),
+            FromAgent::Ranks(_) | FromAgent::Gone { .. } => {}
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { guest, message } => {
+                    if let Ok(vm) = guest.0.parse() {
+                        self.send(&vm, message);
+                    }
+                }
+                Effect::Outcome(outcome) => self.outcome(outcome),
+            }
+        }
+    }
+
+    fn send(&self, vm: &VmName, message: ToAgent) {
+        let sent = self
+            .guests
+            .get(vm)
+            .map(|guest| guest.outgoing.send(message));
+        if !matches!(sent, Some(Ok(()))) {
+            debug!(%vm, "no channel for a message");
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        debug!(gang = %self.name, ?outcome, "switch");
+        match outcome {
+            Outcome::Voted { .. } => {}
+            Outcome::Committed { stalls, .. } => self.stalls(stalls),
+            Outcome::Released { .. } | Outcome::Held { .. } => self.answer(None),
+            Outcome::Opened { stalls, .. } => {
+                self.stalls(stalls);
+                self.answer(None);
+            }
+            Outcome::Aborted { held, reason, .. } => {
+                let retry = !held
+                    && self
+                        .attempt
+                        .as_mut()
+                        .is_some_and(|a| a.pause_after(&reason));
+                if retry {
+                    info!(gang = %self.name, %reason, "a switch came to nothing; once more");
+                } else {
+                    self.answer(Some(SwitchFailure::Aborted(reason.to_string())));
+                }
+            }
+            Outcome::Failed { reason, .. } => {
+                self.answer(Some(SwitchFailure::Broken(reason.to_string())));
+            }
+            Outcome::RankDied { rank } => info!(gang = %self.name, %rank, "rank died"),
+        }
+    }
+
+    fn stalls(&mut self, stalls: Vec<symvirt_protocol::gang::RankStall>) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.stalls = stalls
+                .into_iter()
+                .map(|stall| RankStall {
+                    rank: stall.rank.to_string(),
+                    stall: stall.stall,
+                })
+                .collect();
+        }
+    }
+
+    fn answer(&mut self, failure: Option<SwitchFailure>) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.finish(failure);
+        }
+    }
+
+    fn publish(&self) {
+        let ranks: Vec<_> = self.gang.ranks().map(|rank| rank.to_string()).collect();
+        let epoch = self.gang.epoch().0;
+        let target = target(self.gang.interconnect());
+        self.view.send_if_modified(|view| {
+            let changed = view.ranks != ranks || view.epoch != epoch || view.interconnect != target;
+            if changed {
+                view.ranks = ranks;
+                view.epoch = epoch;
+                view.interconnect = target;
+            }
+            changed
+        });
+    }
+}
+
+fn interconnect(target: Target) -> Interconnect {
+    match target {
+        Target::Native => Interconnect::Native,
+        Target::Fallback => Interconnect::Fallback,
+    }
+}
+
+fn target(interconnect: &Interconnect) -> Target {
+    match interconnect {
+        Interconnect::Native | Interconnect::Explicit(_) => Target::Native,
+        Interconnect::Fallback => Target::Fallback,
+    }
+}
+
+fn session() -> Result<u64, getrandom::Error> {
+    getrandom::u64()
+}
+
+/// A guest's word, as much of it as goes on a line.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}

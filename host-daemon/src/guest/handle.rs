@@ -1,0 +1,207 @@
+//! What the rest of the daemon sees of a gang.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use symvirt_protocol::agent::DeviceReport;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::Connector;
+use super::attempt::Begin;
+use super::coordinator::{Command, Coordinator};
+use crate::config::{GangName, HostName, VmName};
+use crate::operation::Target;
+use crate::operation::effects::{Guests, HandOver, SwitchFailure, Switched};
+
+/// How long channels may take to close.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What is known of a gang.
+#[derive(Clone, PartialEq, Debug)]
+pub struct GangView {
+    /// Its guests.
+    pub guests: BTreeMap<VmName, GuestView>,
+    /// Its members, as an operator would look for them.
+    pub ranks: Vec<String>,
+    /// Switches so far.
+    pub epoch: u64,
+    /// What it communicates over.
+    pub interconnect: Target,
+}
+
+/// What is known of a guest.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct GuestView {
+    /// Its agent.
+    pub agent: AgentView,
+    /// The latest report of its devices.
+    pub devices: Option<DeviceReport>,
+}
+
+/// What is known of an agent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum AgentView {
+    /// Nothing was heard of it.
+    #[default]
+    Silent,
+    /// It said hello.
+    Present {
+        /// Host name of the guest, by its own account.
+        guest: String,
+        /// Version of the agent, by its own account.
+        version: String,
+    },
+    /// It cannot be understood.
+    Incompatible(String),
+}
+
+/// A gang. Clones share it; its channels close when the last one goes.
+#[derive(Clone)]
+pub struct Gang {
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<GangView>,
+}
+
+impl Gang {
+    /// A gang that is in `epoch`, on `interconnect`, with no guests yet.
+    pub fn start(
+        name: GangName,
+        connector: Arc<dyn Connector>,
+        epoch: u64,
+        interconnect: Target,
+    ) -> Self {
+        let (commands, obeyed) = mpsc::unbounded_channel();
+        let first = GangView {
+            guests: BTreeMap::new(),
+            ranks: Vec::new(),
+            epoch,
+            interconnect,
+        };
+        let (shown, view) = watch::channel(first);
+        tokio::spawn(Coordinator::new(name, connector, shown, obeyed).run());
+        Self { commands, view }
+    }
+
+    /// What is known now.
+    pub fn view(&self) -> GangView {
+        self.view.borrow().clone()
+    }
+
+    /// Opens the channel of a guest on `home`; does nothing if it is open.
+    pub fn attach(&self, vm: &VmName, home: &HostName) {
+        self.tell(Command::Attach {
+            vm: vm.clone(),
+            home: home.clone(),
+        });
+    }
+
+    /// Closes the channel of a guest. `lost`: its VM is gone, and its ranks with it.
+    pub fn detach(&self, vm: &VmName, lost: bool) {
+        self.tell(Command::Detach {
+            vm: vm.clone(),
+            lost,
+        });
+    }
+
+    /// Waits until the agents of `vms` were heard, at most `limit`; says whether they were.
+    pub async fn heard(&self, vms: &[VmName], limit: Duration) -> bool {
+        let mut view = self.view.clone();
+        let all = |view: &GangView| {
+            let agent = |vm| view.guests.get(vm).map(|guest| &guest.agent);
+            vms.iter()
+                .all(|vm| !matches!(agent(vm), None | Some(AgentView::Silent)))
+        };
+        tokio::time::timeout(limit, view.wait_for(all))
+            .await
+            .is_ok()
+    }
+
+    fn tell(&self, command: Command) {
+        // The coordinator lives as long as this handle.
+        if self.commands.send(command).is_err() {
+            tracing::error!("the coordinator of a gang has ended");
+        }
+    }
+
+    async fn begin(&self, what: Begin, limit: Duration) -> Result<Switched, SwitchFailure> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Begin {
+            what,
+            limit,
+            answer,
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(SwitchFailure::Broken("the coordinator has ended".into())))
+    }
+}
+
+impl Guests for Gang {
+    fn switch(
+        &self,
+        to: Target,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Switched, SwitchFailure>> {
+        Box::pin(self.begin(Begin::Switch(to), limit))
+    }
+
+    fn hold(&self, limit: Duration) -> BoxFuture<'_, Result<Switched, SwitchFailure>> {
+        Box::pin(self.begin(Begin::Hold, limit))
+    }
+
+    fn rebuild(
+        &self,
+        to: Target,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Switched, SwitchFailure>> {
+        Box::pin(self.begin(Begin::Rebuild(to), limit))
+    }
+
+    fn abort(&self) {
+        self.tell(Command::Abort);
+    }
+
+    fn devices(&self, vm: &VmName) -> Option<DeviceReport> {
+        self.view.borrow().guests.get(vm)?.devices.clone()
+    }
+
+    fn ask_devices(&self, vm: &VmName) {
+        self.tell(Command::Ask { vm: vm.clone() });
+    }
+
+    fn hand_over(&self) -> BoxFuture<'_, HandOver> {
+        let mut agents = Vec::new();
+        for (vm, guest) in self.view().guests {
+            if guest.agent != AgentView::Silent {
+                agents.push(vm.clone());
+            }
+            self.detach(&vm, false);
+        }
+        Box::pin(async move {
+            let mut view = self.view.clone();
+            // The other host can open a guest's channel only when it is closed here.
+            let gone = |view: &GangView| view.guests.is_empty();
+            if tokio::time::timeout(CLOSING, view.wait_for(gone))
+                .await
+                .is_err()
+            {
+                tracing::warn!("guest channels did not close in time");
+            }
+            let view = view.borrow();
+            HandOver {
+                epoch: view.epoch,
+                interconnect: view.interconnect,
+                agents,
+            }
+        })
+    }
+
+    fn moved(&self, vm: &VmName, host: &HostName) {
+        self.tell(Command::Move {
+            vm: vm.clone(),
+            home: host.clone(),
+        });
+    }
+}

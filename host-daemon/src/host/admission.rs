@@ -1,0 +1,116 @@
+//! Whether VMs fit on this host, before anything is changed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use super::LocalHost;
+use super::claims::Reservation;
+use crate::config::{ByteSize, VmSpec};
+use crate::operation::effects::{HostError, HostReply};
+use crate::operation::{Denial, OperationId};
+
+impl LocalHost {
+    /// Reserves what `vms` need: memory, and HCAs if there is one for each that wants one.
+    pub(super) async fn admit(
+        &self,
+        operation: OperationId,
+        vms: Vec<VmSpec>,
+    ) -> Result<HostReply, HostError> {
+        let _one_at_a_time = self.admitting.lock().await;
+        // Repeated after a lost answer: begin again.
+        self.claims().reserved.remove(&operation);
+        for spec in &vms {
+            self.check_spec(spec)?;
+        }
+        self.check_memory(&vms)?;
+        let free = self.claims().free_hcas(&self.config);
+        let wanting: Vec<_> = vms.iter().filter(|spec| spec.hca.is_some()).collect();
+        let hcas: BTreeMap<_, _> = if free.len() >= wanting.len() {
+            wanting
+                .iter()
+                .map(|spec| spec.name.clone())
+                .zip(free.iter().cloned())
+                .collect()
+        } else {
+            // Some with and some without would talk by what all of them have anyhow.
+            BTreeMap::new()
+        };
+        let reply = HostReply::Admitted {
+            hcas: hcas.clone(),
+            free: free.len(),
+            wanted: wanting.len(),
+        };
+        self.claims()
+            .reserved
+            .insert(operation, Reservation { vms, hcas });
+        Ok(reply)
+    }
+
+    /// What a VM's specification asks of this host, memory and HCA aside.
+    pub(super) fn check_spec(&self, spec: &VmSpec) -> Result<(), HostError> {
+        let vm = spec.name.clone();
+        let host = self.config.host.clone();
+        if let Err(message) = spec.check() {
+            return Err(HostError::Denied(Denial::BadSpec { vm, message }));
+        }
+        if self.machines().contains_key(&vm) {
+            return Err(HostError::Denied(Denial::VmExists { vm, host }));
+        }
+        let disks = spec.disks.iter().map(|disk| &disk.path);
+        let mut files = [&spec.kernel].into_iter().chain(&spec.initrd).chain(disks);
+        match files.find(|file| File::open(file).is_err()) {
+            Some(file) => Err(HostError::Denied(Denial::MissingFile {
+                vm,
+                host,
+                file: file.clone(),
+            })),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_memory(&self, vms: &[VmSpec]) -> Result<(), HostError> {
+        let wanted = ByteSize(vms.iter().map(|spec| spec.memory.0).sum());
+        let free = self.free_memory();
+        if wanted > free {
+            let host = self.config.host.clone();
+            return Err(HostError::Denied(Denial::Full { host, free, wanted }));
+        }
+        Ok(())
+    }
+
+    /// Memory that is left for VMs.
+    pub fn free_memory(&self) -> ByteSize {
+        let machines = self.machines();
+        let started = |vm: &_| machines.contains_key(vm);
+        let reserved = self.claims().reserved_memory(started).0;
+        let free = match self.config.memory {
+            Some(limit) => {
+                let used: u64 = machines.values().map(|machine| machine.spec.memory.0).sum();
+                limit.0.saturating_sub(used)
+            }
+            None => available(),
+        };
+        ByteSize((free.saturating_sub(reserved) >> 20) << 20)
+    }
+
+    /// HCAs that no VM has or is to get.
+    pub fn free_hcas(&self) -> Vec<crate::config::HcaName> {
+        self.claims().free_hcas(&self.config)
+    }
+}
+
+/// What the kernel calls available, in bytes.
+fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| {
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kib.unwrap_or(0) << 10
+}

@@ -1,0 +1,247 @@
+//! What a destination does: wait for a VM, run it once its source has completed, or give up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use symvirt_qmp::commands;
+use symvirt_qmp::migration::{Endpoint, Incoming, Settings};
+use tracing::info;
+
+use super::LocalHost;
+use super::machine::{Machine, Role};
+use crate::api::model::VmState;
+use crate::config::{GangName, VmName};
+use crate::operation::effects::{HostError, HostReply};
+use crate::operation::{Denial, OperationId, Target};
+use crate::vm::Origin;
+
+/// For the rest of the state to be loaded after the source has completed.
+const LOADING: Duration = Duration::from_secs(30);
+/// For agents to be heard after a gang was taken over.
+const HEARING: Duration = Duration::from_secs(30);
+/// For the VM to run after it was told to.
+const RESUMING: Duration = Duration::from_secs(10);
+
+/// How both sides migrate.
+pub(super) fn settings() -> Settings {
+    Settings {
+        pause_before_switchover: true,
+        ..Settings::live()
+    }
+}
+
+impl LocalHost {
+    /// Starts a QEMU that waits for the stream of an admitted VM.
+    pub(super) async fn prepare(
+        &self,
+        operation: OperationId,
+        vm: &VmName,
+    ) -> Result<HostReply, HostError> {
+        let reserved = self
+            .claims()
+            .reserved
+            .get(&operation)
+            .cloned()
+            .unwrap_or_default();
+        let Some(spec) = reserved.vms.iter().find(|spec| spec.name == *vm).cloned() else {
+            return Err(self.failure(format!("{vm} was not admitted for {operation}")));
+        };
+        let role = Role::Incoming { operation };
+        let known = self.machines().get(vm).cloned();
+        let machine = match known {
+            Some(machine) if machine.role() == role => machine,
+            Some(_) => return Err(self.failure(format!("there is a VM {vm} already"))),
+            None => {
+                let started = self.vms.start(&spec, Origin::Incoming).await;
+                let (instance, client) = started.map_err(|error| self.failed(&error))?;
+                let machine = Arc::new(Machine::new(instance, Some(client), role.clone()));
+                self.machines().insert(vm.clone(), machine.clone());
+                machine
+                    .set_role(role)
+                    .map_err(|error| self.failed(&error))?;
+                machine
+            }
+        };
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let mut incoming = machine.incoming.lock().await;
+        if incoming.is_none() {
+            let at = Endpoint::Tcp {
+                host: self.migration_host(),
+                port: 0,
+            };
+            let listening = Incoming::listen(&client, &at, &settings()).await;
+            *incoming = Some(listening.map_err(|error| self.failed(&error))?);
+        }
+        let port = match incoming.as_ref() {
+            Some(incoming) => incoming.port().await.map_err(|error| self.failed(&error))?,
+            None => None,
+        };
+        match port {
+            Some(port) => {
+                let uri = Endpoint::Tcp {
+                    host: self.migration_host(),
+                    port,
+                }
+                .to_string();
+                Ok(HostReply::Waiting { uri })
+            }
+            None => Err(self.failure(format!("QEMU does not say where it waits for {vm}"))),
+        }
+    }
+
+    fn migration_host(&self) -> String {
+        let listening = self.config.listen.map(|address| address.ip());
+        let address = self.config.migration_address.or(listening);
+        address.map_or("127.0.0.1".to_owned(), |address| address.to_string())
+    }
+
+    /// The last check before the source is let go.
+    pub(super) async fn still_waits(
+        &self,
+        operation: &OperationId,
+        vm: &VmName,
+    ) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        let expected = Role::Incoming {
+            operation: operation.clone(),
+        };
+        match machine.state().await {
+            VmState::Incoming if machine.role() == expected => Ok(HostReply::Done),
+            state => Err(self.failure(format!("the QEMU that waits for {vm} is {state}"))),
+        }
+    }
+
+    /// Runs a VM that arrived here without being told to run, on an operator's word that its
+    /// source is stopped for good.
+    ///
+    /// # Errors
+    /// [`HostError::Denied`] for a VM that is not one of those.
+    pub async fn resume_arrived(self: &Arc<Self>, vm: &VmName) -> Result<(), HostError> {
+        let machine = self.machine(vm)?;
+        let state = machine.state().await;
+        if !matches!(machine.role(), Role::Incoming { .. }) || state != VmState::Paused {
+            return Err(HostError::Denied(Denial::NotArrived {
+                vm: vm.clone(),
+                state: state.to_string(),
+            }));
+        }
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let run = client.execute(commands::cont {}).await;
+        run.map_err(|error| self.failed(&error))?;
+        machine
+            .set_role(Role::Own)
+            .map_err(|error| self.failed(&error))?;
+        self.gangs.attach(&machine.spec.gang, vm, &self.config.host);
+        self.watch(machine);
+        Ok(())
+    }
+
+    /// Ends a QEMU that waits.
+    pub(super) async fn discard(
+        &self,
+        operation: &OperationId,
+        vm: &VmName,
+    ) -> Result<HostReply, HostError> {
+        let Some(machine) = self.machines().get(vm).cloned() else {
+            return Ok(HostReply::Done);
+        };
+        match machine.role() {
+            Role::Incoming { operation: of } if of == *operation => {}
+            Role::Incoming { .. } | Role::Own | Role::Crossed => {
+                return Err(self.failure(format!("{vm} does not wait here for {operation}")));
+            }
+        }
+        self.end(&machine).await?;
+        Ok(HostReply::Done)
+    }
+
+    /// Runs a VM whose source has completed.
+    pub(super) async fn resume(
+        self: &LocalHost,
+        operation: &OperationId,
+        vm: &VmName,
+    ) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        match machine.role() {
+            Role::Incoming { operation: of } if of == *operation => {}
+            // Repeated after a lost answer.
+            Role::Own => return Ok(HostReply::Resumed { at_us: None }),
+            Role::Incoming { .. } | Role::Crossed => {
+                return Err(self.failure(format!("{vm} does not wait here for {operation}")));
+            }
+        }
+        if let Some(incoming) = machine.incoming.lock().await.as_mut() {
+            incoming
+                .finish(LOADING)
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        let mut events = client.subscribe();
+        client
+            .execute(commands::cont {})
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let resumed = events.wait("RESUME", RESUMING, |event| {
+            (event.name == "RESUME").then_some(event.timestamp)
+        });
+        let at_us = resumed.await.ok().flatten().as_ref().map(micros);
+        // Whoever reads the role after a crash in between finds a VM that runs: it is its own.
+        machine
+            .set_role(Role::Own)
+            .map_err(|error| self.failed(&error))?;
+        info!(%vm, %operation, "VM has arrived and runs");
+        Ok(HostReply::Resumed { at_us })
+    }
+
+    /// Takes over the coordination of a gang whose VMs are here, and waits until its agents have
+    /// said who their ranks are: an operation that began before would know of none.
+    pub(super) async fn adopt(
+        &self,
+        gang: &GangName,
+        epoch: u64,
+        interconnect: Target,
+        agents: &[VmName],
+    ) {
+        let coordinated = self.gangs.take_over(gang, epoch, interconnect);
+        let here: Vec<_> = {
+            let machines = self.machines();
+            let of =
+                |machine: &&Arc<Machine>| machine.spec.gang == *gang && machine.role() == Role::Own;
+            machines
+                .values()
+                .filter(of)
+                .map(|machine| machine.spec.name.clone())
+                .collect()
+        };
+        for vm in &here {
+            coordinated.attach(vm, &self.config.host);
+        }
+        let expected: Vec<_> = agents
+            .iter()
+            .filter(|vm| here.contains(vm))
+            .cloned()
+            .collect();
+        if !coordinated.heard(&expected, HEARING).await {
+            tracing::warn!(%gang, "not all agents were heard after the gang was taken over");
+        }
+    }
+}
+
+/// Microseconds since 1970; 0 if QEMU's clock failed.
+pub(super) fn micros(at: &symvirt_qmp::Timestamp) -> u64 {
+    let micros = at
+        .seconds
+        .saturating_mul(1_000_000)
+        .saturating_add(at.microseconds);
+    u64::try_from(micros).unwrap_or(0)
+}

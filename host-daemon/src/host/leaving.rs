@@ -1,0 +1,220 @@
+//! What a source does: copy a VM, let it cross, or keep it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use symvirt_qmp::commands;
+use symvirt_qmp::migration::{
+    Cancelled, Endpoint, MigrateError, Outgoing, Progress, Status, query,
+};
+use tracing::info;
+
+use super::LocalHost;
+use super::arriving::{micros, settings};
+use super::machine::{Machine, Role};
+use crate::api::error::chain;
+use crate::config::VmName;
+use crate::operation::effects::{CopyStatus, Crossing, HostError, HostReply};
+
+/// Interval at which QEMU is asked for numbers; changes of state come by themselves.
+const NUMBERS: Duration = Duration::from_millis(100);
+/// For a cancel to take effect.
+const CANCELLING: Duration = Duration::from_secs(30);
+
+impl LocalHost {
+    pub(super) async fn start_copy(
+        &self,
+        vm: &VmName,
+        uri: String,
+        downtime_ms: u64,
+        bandwidth: u64,
+    ) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        if machine.role() != Role::Own {
+            return Err(self.failure(format!("{vm} is not a VM that runs here")));
+        }
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let mut settings = settings();
+        settings.downtime_limit = Some(Duration::from_millis(downtime_ms));
+        settings.max_bandwidth = Some(bandwidth);
+        let started = Outgoing::start(&client, &Endpoint::Uri(uri), &settings, NUMBERS).await;
+        let outgoing = started.map_err(|error| self.failed(&error))?;
+        *machine.outgoing() = Some(Arc::new(outgoing));
+        Ok(HostReply::Done)
+    }
+
+    fn outgoing_of(&self, vm: &VmName) -> Result<(Arc<Machine>, Arc<Outgoing>), HostError> {
+        let machine = self.machine(vm)?;
+        let outgoing = machine.outgoing().clone();
+        match outgoing {
+            Some(outgoing) => Ok((machine, outgoing)),
+            None => Err(self.failure(format!("no copy of {vm} was begun"))),
+        }
+    }
+
+    pub(super) fn copy_status(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let (_, outgoing) = self.outgoing_of(vm)?;
+        let progress = outgoing.progress().borrow().clone();
+        Ok(HostReply::Copy {
+            status: status(&progress),
+        })
+    }
+
+    pub(super) async fn lift_downtime(
+        &self,
+        vm: &VmName,
+        downtime_ms: u64,
+    ) -> Result<HostReply, HostError> {
+        let (_, outgoing) = self.outgoing_of(vm)?;
+        let limit = Duration::from_millis(downtime_ms);
+        outgoing
+            .set_downtime_limit(limit)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(HostReply::Done)
+    }
+
+    pub(super) async fn pace(&self, vm: &VmName, bandwidth: u64) -> Result<HostReply, HostError> {
+        let (_, outgoing) = self.outgoing_of(vm)?;
+        outgoing
+            .set_bandwidth(bandwidth)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(HostReply::Done)
+    }
+
+    /// Ends the copy; the VM runs here when this returns.
+    pub(super) async fn cancel_copy(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        if machine.role() == Role::Crossed {
+            return Err(self.failure(format!("{vm} has completed its migration")));
+        }
+        let known = machine.outgoing().clone();
+        let outgoing = match known {
+            Some(outgoing) => Some(outgoing),
+            None => self.left_behind(&machine).await?.map(Arc::new),
+        };
+        if let Some(outgoing) = outgoing {
+            match outgoing.cancel(CANCELLING).await {
+                Ok(Cancelled::StillHere) => {}
+                Ok(Cancelled::Moved) => {
+                    return Err(self.failure(format!("{vm} has completed its migration")));
+                }
+                Err(error) => return Err(self.failed(&error)),
+            }
+            machine.outgoing().take();
+        }
+        self.see_it_run(&machine).await?;
+        Ok(HostReply::Done)
+    }
+
+    /// A copy that an earlier daemon has begun and that goes on.
+    async fn left_behind(&self, machine: &Machine) -> Result<Option<Outgoing>, HostError> {
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let progress = query(&client).await.map_err(|error| self.failed(&error))?;
+        if progress.is_over() || progress.status == Status::none {
+            return Ok(None);
+        }
+        let to = Endpoint::Uri("the destination of an earlier daemon".into());
+        let attached = Outgoing::attach(&client, &to, NUMBERS).await;
+        attached.map(Some).map_err(|error| self.failed(&error))
+    }
+
+    async fn see_it_run(&self, machine: &Machine) -> Result<(), HostError> {
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let status = client.execute(commands::query_status {}).await;
+        if !status.map_err(|error| self.failed(&error))?.running {
+            client
+                .execute(commands::cont {})
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Lets a VM cross and waits until it has, or runs here again.
+    pub(super) async fn cross(&self, vm: &VmName, limit_ms: u64) -> Result<HostReply, HostError> {
+        let (machine, outgoing) = self.outgoing_of(vm)?;
+        let before = outgoing.progress().borrow().status;
+        if before == Status::pre_switchover {
+            outgoing
+                .continue_switchover()
+                .await
+                .map_err(|error| self.failed(&error))?;
+        }
+        let crossing = match outgoing.finish(Duration::from_millis(limit_ms)).await {
+            Ok(progress) => {
+                machine
+                    .set_role(Role::Crossed)
+                    .map_err(|error| self.failed(&error))?;
+                info!(%vm, "VM has crossed");
+                Crossing::Completed {
+                    downtime_ms: progress.downtime.map(millis),
+                    transferred: progress.transferred,
+                    passes: progress.passes,
+                }
+            }
+            Err(error @ (MigrateError::Failed { .. } | MigrateError::Cancelled { .. })) => {
+                self.see_it_run(&machine).await?;
+                machine.outgoing().take();
+                Crossing::Stayed {
+                    reason: chain(&error),
+                }
+            }
+            Err(error) => return Err(self.failed(&error)),
+        };
+        Ok(HostReply::Crossed { crossing })
+    }
+
+    /// Ends the QEMU of a VM that has crossed.
+    pub(super) async fn retire(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let Some(machine) = self.machines().get(vm).cloned() else {
+            return Ok(HostReply::Done);
+        };
+        if machine.role() != Role::Crossed {
+            return Err(self.failure(format!("{vm} has not crossed")));
+        }
+        self.end(&machine).await?;
+        self.forget_empty(&machine.spec.gang);
+        Ok(HostReply::Done)
+    }
+}
+
+fn status(progress: &Progress) -> CopyStatus {
+    CopyStatus {
+        state: state(progress.status),
+        error: progress.error.clone(),
+        total: progress.total,
+        transferred: progress.transferred,
+        remaining: progress.remaining,
+        dirty_rate: progress.dirty_rate,
+        bandwidth: progress.throughput,
+        passes: progress.passes,
+        expected_downtime_ms: progress.expected_downtime.map(millis),
+        stopped_at_us: progress
+            .entered(Status::pre_switchover)
+            .as_ref()
+            .map(micros),
+    }
+}
+
+/// QEMU's name of a state.
+fn state(status: Status) -> String {
+    match serde_json::to_value(status) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{status:?}"),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

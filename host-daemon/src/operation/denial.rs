@@ -1,0 +1,289 @@
+//! Why an operation is refused before anything is touched: typed, with a stable code for programs
+//! and a way out for people.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::OperationId;
+use crate::config::{ByteSize, GangName, HcaName, HostName, VmName};
+
+/// Why an operation, or a request about a VM, was refused. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "denial", rename_all = "kebab-case")]
+pub enum Denial {
+    /// No VM of this host belongs to it.
+    #[error("no gang `{gang}` on host {host}")]
+    UnknownGang {
+        /// As asked for.
+        gang: GangName,
+        /// The host that was asked.
+        host: HostName,
+        /// Gangs there are.
+        known: Vec<GangName>,
+        /// The peer that has it.
+        elsewhere: Option<HostName>,
+    },
+    /// No such VM here.
+    #[error("no VM `{vm}` on host {host}")]
+    UnknownVm {
+        /// As asked for.
+        vm: VmName,
+        /// The host that was asked.
+        host: HostName,
+        /// VMs there are.
+        known: Vec<VmName>,
+    },
+    /// Not a configured peer.
+    #[error("host `{host}` is not a peer")]
+    UnknownHost {
+        /// As asked for.
+        host: HostName,
+        /// Configured peers.
+        known: Vec<HostName>,
+    },
+    /// The gang is there already.
+    #[error("gang `{gang}` is on host {host} already")]
+    AlreadyThere {
+        /// The gang.
+        gang: GangName,
+        /// The host.
+        host: HostName,
+    },
+    /// No such operation.
+    #[error("no operation `{operation}`")]
+    UnknownOperation {
+        /// As asked for.
+        operation: OperationId,
+    },
+    /// Too late for a cancel.
+    #[error("operation {operation} cannot be cancelled: {why}")]
+    CannotCancel {
+        /// Which.
+        operation: OperationId,
+        /// Ended, or past the point of no return.
+        why: String,
+    },
+    /// One operation at a time.
+    #[error("gang `{gang}` is busy with {operation}")]
+    Busy {
+        /// The gang.
+        gang: GangName,
+        /// The operation under way.
+        operation: OperationId,
+    },
+    /// A VM is not in a state to be moved.
+    #[error("VM `{vm}` is {state}, not running")]
+    NotRunning {
+        /// Which.
+        vm: VmName,
+        /// What it is instead.
+        state: String,
+    },
+    /// A VM is not one that has arrived and waits to be run.
+    #[error("VM `{vm}` is {state}; it is not one that has arrived and was not run")]
+    NotArrived {
+        /// Which.
+        vm: VmName,
+        /// What it is instead.
+        state: String,
+    },
+    /// A VM of that name exists.
+    #[error("VM `{vm}` exists on host {host}")]
+    VmExists {
+        /// Which.
+        vm: VmName,
+        /// Where.
+        host: HostName,
+    },
+    /// The VM's specification contradicts itself.
+    #[error("VM `{vm}`: {message}")]
+    BadSpec {
+        /// Which.
+        vm: VmName,
+        /// What is wrong and what was expected.
+        message: String,
+    },
+    /// A file of the VM is not there.
+    #[error("VM `{vm}`: host {host} cannot read {file}")]
+    MissingFile {
+        /// Which.
+        vm: VmName,
+        /// The host.
+        host: HostName,
+        /// The file.
+        file: std::path::PathBuf,
+    },
+    /// Not enough memory.
+    #[error("host {host} has {free} of memory for VMs left, {wanted} are needed")]
+    Full {
+        /// The host.
+        host: HostName,
+        /// What is left.
+        free: ByteSize,
+        /// What is needed.
+        wanted: ByteSize,
+    },
+    /// No HCA left for a VM that is to be started.
+    #[error("host {host} has no free HCA for VM `{vm}`")]
+    NoHca {
+        /// The host.
+        host: HostName,
+        /// The VM.
+        vm: VmName,
+        /// HCAs and who has them.
+        taken: Vec<(HcaName, VmName)>,
+    },
+    /// The peer does not answer.
+    #[error("host {host} is unreachable: {reason}")]
+    Unreachable {
+        /// The host.
+        host: HostName,
+        /// Why.
+        reason: String,
+    },
+    /// The peer's certificates are of another authority, or it refuses ours.
+    #[error("host {host} and this host do not accept each other's certificates: {reason}")]
+    Certificates {
+        /// The host.
+        host: HostName,
+        /// Why.
+        reason: String,
+    },
+    /// The peer is another version of this program.
+    #[error("host {host} speaks API version {theirs}, this host {ours}")]
+    ApiVersion {
+        /// The host.
+        host: HostName,
+        /// Theirs.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// No agent answers in a guest whose HCA, or whose transport, is to be changed.
+    #[error("no agent answers in guest `{vm}`")]
+    NoAgent {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// The agent speaks another protocol version.
+    #[error("agent of guest `{vm}`: {reason}")]
+    AgentVersion {
+        /// Which VM.
+        vm: VmName,
+        /// Both versions.
+        reason: String,
+    },
+    /// A switch in place needs ranks.
+    #[error("gang `{gang}` has no rank under the library")]
+    NoRanks {
+        /// The gang.
+        gang: GangName,
+    },
+}
+
+impl Denial {
+    /// Stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownGang { .. } => "unknown-gang",
+            Self::UnknownVm { .. } => "unknown-vm",
+            Self::UnknownHost { .. } => "unknown-host",
+            Self::AlreadyThere { .. } => "already-there",
+            Self::UnknownOperation { .. } => "unknown-operation",
+            Self::CannotCancel { .. } => "cannot-cancel",
+            Self::Busy { .. } => "busy",
+            Self::NotRunning { .. } => "not-running",
+            Self::NotArrived { .. } => "not-arrived",
+            Self::VmExists { .. } => "vm-exists",
+            Self::BadSpec { .. } => "bad-spec",
+            Self::MissingFile { .. } => "missing-file",
+            Self::Full { .. } => "destination-full",
+            Self::NoHca { .. } => "no-hca",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Certificates { .. } => "certificates",
+            Self::ApiVersion { .. } => "api-version",
+            Self::NoAgent { .. } => "no-agent",
+            Self::AgentVersion { .. } => "agent-version",
+            Self::NoRanks { .. } => "no-ranks",
+        }
+    }
+
+    /// What to do about it.
+    pub fn way_out(&self) -> String {
+        match self {
+            Self::UnknownGang {
+                gang,
+                elsewhere: Some(host),
+                ..
+            } => {
+                format!("{gang} is on host {host}: ask the daemon there")
+            }
+            Self::UnknownGang { known, .. } => known_ones("gangs here", known),
+            Self::UnknownVm { known, .. } => known_ones("VMs here", known),
+            Self::UnknownHost { known, .. } => {
+                known_ones("configured peers", known) + "; a new one needs a `[[peer]]` entry"
+            }
+            Self::AlreadyThere { .. } => "nothing to do".into(),
+            Self::UnknownOperation { .. } => "`symvirt status` lists them".into(),
+            Self::CannotCancel { operation, .. } => {
+                format!("`symvirt watch {operation}` follows it to its end")
+            }
+            Self::Busy { operation, .. } => {
+                format!("wait for it (`symvirt watch {operation}`) or `symvirt cancel {operation}`")
+            }
+            Self::NotRunning { vm, .. } => {
+                format!("`symvirt vm list` shows states; `symvirt vm stop {vm}` ends it")
+            }
+            Self::NotArrived { .. } => "`symvirt vm list` on both hosts shows where it runs".into(),
+            Self::VmExists { vm, .. } => {
+                format!("`symvirt vm stop {vm}` there, or give the VM another name")
+            }
+            Self::BadSpec { .. } => "correct its file".into(),
+            Self::MissingFile { .. } => {
+                "disks, kernel and initrd of a VM must be at the same path on every host that it \
+                 may run on"
+                    .into()
+            }
+            Self::Full { .. } => {
+                "stop VMs there, raise `memory` in its configuration, or choose another host".into()
+            }
+            Self::NoHca { taken, .. } => {
+                let taken: Vec<_> = taken
+                    .iter()
+                    .map(|(hca, vm)| format!("{hca} is {vm}'s"))
+                    .collect();
+                let taken = if taken.is_empty() {
+                    "there is none".into()
+                } else {
+                    taken.join(", ")
+                };
+                format!("{taken}; add an `[[hca]]` or start the VM without `[hca]`")
+            }
+            Self::Unreachable { host, .. } => {
+                format!("see that symvirtd runs on {host}, and that `[[peer]]` has its address")
+            }
+            Self::Certificates { .. } => {
+                "both need certificates of one authority, naming the host: `symvirt pki init` \
+                 makes them"
+                    .into()
+            }
+            Self::ApiVersion { .. } => "install the same version on both".into(),
+            Self::NoAgent { .. } => {
+                "start `symvirt-guest agent` in it: without it nobody would let go of the HCA"
+                    .into()
+            }
+            Self::AgentVersion { .. } => "install the same version in the guest".into(),
+            Self::NoRanks { .. } => {
+                "start the job by `symvirt-guest exec -- mpirun …`; `symvirt gang list` shows ranks"
+                    .into()
+            }
+        }
+    }
+}
+
+fn known_ones<T: std::fmt::Display>(what: &str, known: &[T]) -> String {
+    if known.is_empty() {
+        return format!("{what}: none");
+    }
+    let names: Vec<_> = known.iter().map(T::to_string).collect();
+    format!("{what}: {}", names.join(", "))
+}

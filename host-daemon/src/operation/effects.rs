@@ -1,0 +1,329 @@
+//! The seams between the engine and the world: hosts, guests, clock, and where progress is shown.
+//! The driver and the phases reach everything through these, so that a simulation can stand in
+//! for all of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use symvirt_protocol::agent::DeviceReport;
+
+use super::denial::Denial;
+use super::plan::{OperationId, Target};
+use super::report::RankStall;
+use crate::config::{GangName, HcaName, HostName, VmName, VmSpec};
+
+/// What a host can be asked to do with its VMs. Every call is idempotent: after a lost answer it
+/// can be repeated.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "kebab-case")]
+pub enum HostCall {
+    /// Destination: see that the VMs fit, reserve their memory and, if there is one for every VM
+    /// that wants one, their HCAs.
+    Admit {
+        /// For which operation.
+        operation: OperationId,
+        /// The VMs.
+        vms: Vec<VmSpec>,
+    },
+    /// Destination: start the QEMU of an admitted VM, which waits for the stream.
+    Prepare {
+        /// For which operation.
+        operation: OperationId,
+        /// Which.
+        vm: VmName,
+    },
+    /// Destination: the last check before the point of no return; refused if the QEMU does not
+    /// wait any more.
+    StillWaits {
+        /// For which operation.
+        operation: OperationId,
+        /// Which.
+        vm: VmName,
+    },
+    /// Destination: end the QEMU that waits, if there is one. Refused for a VM that has run here.
+    Discard {
+        /// For which operation.
+        operation: OperationId,
+        /// Which.
+        vm: VmName,
+    },
+    /// Destination: give back what the operation has reserved and not used.
+    Release {
+        /// For which operation.
+        operation: OperationId,
+    },
+    /// Destination: run a VM whose source has completed.
+    Resume {
+        /// For which operation.
+        operation: OperationId,
+        /// Which.
+        vm: VmName,
+    },
+    /// Destination: the gang is coordinated there from now on.
+    Adopt {
+        /// For which operation.
+        operation: OperationId,
+        /// The gang.
+        gang: GangName,
+        /// Switches of its transports so far.
+        epoch: u64,
+        /// What it communicates over.
+        interconnect: Target,
+        /// Guests whose agents are to be heard before the answer.
+        agents: Vec<VmName>,
+    },
+    /// Plug an HCA; nothing happens if it is plugged.
+    Plug {
+        /// Which VM.
+        vm: VmName,
+        /// Which HCA.
+        hca: HcaName,
+    },
+    /// Unplug the VM's HCA and wait until the guest has let go; nothing happens without one.
+    Unplug {
+        /// Which VM.
+        vm: VmName,
+        /// For how long to wait, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Source: begin to copy. The VM will stand in `pre-switchover` when it is ready.
+    StartCopy {
+        /// Which VM.
+        vm: VmName,
+        /// Where to.
+        uri: String,
+        /// Downtime up to which it counts as ready, in milliseconds.
+        downtime_ms: u64,
+        /// Bytes per second; 0 for no limit.
+        bandwidth: u64,
+    },
+    /// Source: how far the copy is.
+    CopyStatus {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// Source: change the downtime up to which a VM counts as ready.
+    LiftDowntime {
+        /// Which VM.
+        vm: VmName,
+        /// In milliseconds.
+        downtime_ms: u64,
+    },
+    /// Source: change the bandwidth of the copy.
+    Pace {
+        /// Which VM.
+        vm: VmName,
+        /// Bytes per second; 0 for no limit.
+        bandwidth: u64,
+    },
+    /// Source: end the copy and see that the VM runs.
+    CancelCopy {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// Source: let a VM in `pre-switchover` cross, and wait until it has, or has not.
+    Cross {
+        /// Which VM.
+        vm: VmName,
+        /// For how long to wait, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Source: end the QEMU of a VM that has crossed.
+    Retire {
+        /// Which VM.
+        vm: VmName,
+    },
+}
+
+/// Answer to a [`HostCall`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum HostReply {
+    /// Done; nothing to say.
+    Done,
+    /// To [`HostCall::Admit`].
+    Admitted {
+        /// The HCA of each VM that wants one; empty if there are not enough.
+        hcas: BTreeMap<VmName, HcaName>,
+        /// How many were free and how many were wanted.
+        free: usize,
+        /// See `free`.
+        wanted: usize,
+    },
+    /// To [`HostCall::Prepare`].
+    Waiting {
+        /// Where the source is to send the stream.
+        uri: String,
+    },
+    /// To [`HostCall::CopyStatus`].
+    Copy {
+        /// How far it is.
+        status: CopyStatus,
+    },
+    /// To [`HostCall::Resume`].
+    Resumed {
+        /// When the VM ran, in microseconds since 1970 by that host's clock, if it was seen.
+        at_us: Option<u64>,
+    },
+    /// To [`HostCall::Cross`].
+    Crossed {
+        /// What became of it.
+        crossing: Crossing,
+    },
+}
+
+/// How far a copy is.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// State by QEMU's name, for example `active`, `pre-switchover`.
+    pub state: String,
+    /// QEMU's reason, if it failed.
+    pub error: Option<String>,
+    /// Bytes of memory.
+    pub total: u64,
+    /// Bytes sent.
+    pub transferred: u64,
+    /// Bytes still to be sent in this pass.
+    pub remaining: u64,
+    /// Bytes that the guest dirties per second.
+    pub dirty_rate: u64,
+    /// Bytes sent per second.
+    pub bandwidth: u64,
+    /// Passes over the memory.
+    pub passes: u64,
+    /// What the downtime would be now, in milliseconds.
+    pub expected_downtime_ms: Option<u64>,
+    /// When the VM stopped for its switchover, in microseconds since 1970 by its host's clock.
+    pub stopped_at_us: Option<u64>,
+}
+
+/// What became of a VM that was let cross.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "crossing", rename_all = "kebab-case")]
+pub enum Crossing {
+    /// The source has completed: everything is at the destination.
+    Completed {
+        /// As QEMU counts it.
+        downtime_ms: Option<u64>,
+        /// Bytes in all.
+        transferred: u64,
+        /// Passes over the memory.
+        passes: u64,
+    },
+    /// The migration failed, and the VM runs at the source.
+    Stayed {
+        /// QEMU's reason.
+        reason: String,
+    },
+}
+
+/// Why a host did not do what it was asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum HostError {
+    /// It cannot be reached, or the answer was lost.
+    #[error("host {host}: {reason}")]
+    Unreachable {
+        /// Which.
+        host: HostName,
+        /// Why.
+        reason: String,
+    },
+    /// It refuses before anything was changed.
+    #[error("{0}")]
+    Denied(Denial),
+    /// It tried and could not.
+    #[error("host {host}: {reason}")]
+    Failed {
+        /// Which.
+        host: HostName,
+        /// Operation, operand, and why.
+        reason: String,
+    },
+}
+
+/// A host, this one or a peer.
+pub trait Host: Send + Sync {
+    /// Asks the host. The caller bounds the wait where the call does not.
+    fn call(&self, call: HostCall) -> BoxFuture<'_, Result<HostReply, HostError>>;
+}
+
+/// How a switch of transports ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Switched {
+    /// How long each rank stood still.
+    pub stalls: Vec<RankStall>,
+}
+
+/// Why a switch of transports did not end as asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SwitchFailure {
+    /// Given up on all ranks, without effect.
+    #[error("{0}; the ranks are on the transports they were on")]
+    Aborted(String),
+    /// The gang is not whole any more.
+    #[error("{0}")]
+    Broken(String),
+    /// It could not be begun.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Where a gang stands when another host takes it over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandOver {
+    /// Switches of its transports so far.
+    pub epoch: u64,
+    /// What it communicates over.
+    pub interconnect: Target,
+    /// Guests whose agents were heard.
+    pub agents: Vec<VmName>,
+}
+
+/// The guests of one gang.
+pub trait Guests: Send + Sync {
+    /// Moves running ranks to other transports, make-before-break.
+    fn switch(&self, to: Target, limit: Duration)
+    -> BoxFuture<'_, Result<Switched, SwitchFailure>>;
+    /// Stops the ranks and lets their transports go.
+    fn hold(&self, limit: Duration) -> BoxFuture<'_, Result<Switched, SwitchFailure>>;
+    /// Gives held ranks transports again.
+    fn rebuild(
+        &self,
+        to: Target,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Switched, SwitchFailure>>;
+    /// Gives up the switch or rebuild under way if that is still possible.
+    fn abort(&self);
+    /// The guest's devices as its agent last reported them, `None` before the first report and
+    /// after [`Guests::ask_devices`].
+    fn devices(&self, vm: &VmName) -> Option<DeviceReport>;
+    /// Forgets the guest's last report and asks its agent for another.
+    fn ask_devices(&self, vm: &VmName);
+    /// Closes all channels, for another host to coordinate the gang from now on, and says where
+    /// it stands: its epoch and its interconnect.
+    fn hand_over(&self) -> BoxFuture<'_, HandOver>;
+    /// From now on the guest is reached on `host`.
+    fn moved(&self, vm: &VmName, host: &HostName);
+}
+
+/// Wall clock, for time stamps only; waits use tokio's clock.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+}
+
+/// The machine's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            })
+    }
+}

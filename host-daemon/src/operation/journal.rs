@@ -1,0 +1,335 @@
+//! The journal of one operation: a file of lines, each a record that was on disk before the
+//! next effect began.
+//!
+//! ```text
+//!   1f2e3d4c {"seq":0,"at_ms":…,"record":"planned","plan":{…}}
+//!   └ crc32 of the rest of the line
+//! ```
+//!
+//! A record is appended and fsynced before [`Journal::append`] returns. A line that a crash cut
+//! short is the last one and is ignored on reading; a damaged line before others is an error,
+//! because what follows it cannot be trusted.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{OperationId, Plan};
+use super::report::Report;
+use super::state::{Event, Phase, State, next};
+
+/// Why the journal could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file system refuses.
+    #[error("{verb} journal {path}", path = path.display())]
+    Io {
+        /// Create, append to, read.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A record in the middle is not what was written.
+    #[error("journal {path}, line {line}: damaged record", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+}
+
+/// What is written.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+pub enum Record {
+    /// The first one.
+    Planned {
+        /// The validated plan.
+        plan: Plan,
+    },
+    /// The effects of a phase are about to begin.
+    Intent {
+        /// Which.
+        phase: Phase,
+    },
+    /// Something happened in a phase.
+    Outcome {
+        /// Which.
+        phase: Phase,
+        /// What.
+        event: Event,
+    },
+    /// The last one.
+    Ended {
+        /// A terminal phase.
+        phase: Phase,
+        /// What was measured.
+        report: Box<Report>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    seq: u64,
+    at_ms: u64,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    seq: u64,
+}
+
+/// What a journal tells.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replayed {
+    /// What was to be done.
+    pub plan: Plan,
+    /// Where it stands.
+    pub state: State,
+    /// What was measured, if it ended.
+    pub report: Option<Report>,
+    /// When it was last written, in milliseconds since 1970.
+    pub last_ms: u64,
+    /// Records in it.
+    pub records: u64,
+}
+
+/// File of an operation's journal.
+pub fn path_of(directory: &Path, id: &OperationId) -> PathBuf {
+    directory.join(format!("{id}.journal"))
+}
+
+impl Journal {
+    /// Begins the journal of `plan` in `directory`.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]; also if the operation has a journal already.
+    pub fn create(directory: &Path, plan: &Plan, at_ms: u64) -> Result<Self, JournalError> {
+        let path = path_of(directory, &plan.id);
+        let wrap = |source| JournalError::Io {
+            verb: "create",
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(wrap)?;
+        // The file's name has to survive a crash too.
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(wrap)?;
+        let mut journal = Self {
+            path: path.clone(),
+            file,
+            seq: 0,
+        };
+        journal.append(Record::Planned { plan: plan.clone() }, at_ms)?;
+        Ok(journal)
+    }
+
+    /// Opens an existing journal to go on with it.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn reopen(directory: &Path, id: &OperationId, records: u64) -> Result<Self, JournalError> {
+        let path = path_of(directory, id);
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(|source| JournalError::Io {
+                verb: "open",
+                path: path.clone(),
+                source,
+            })?;
+        Ok(Self {
+            path,
+            file,
+            seq: records,
+        })
+    }
+
+    /// Writes a record and waits until it is on disk.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]; the record may or may not be in the file.
+    pub fn append(&mut self, record: Record, at_ms: u64) -> Result<(), JournalError> {
+        let line = Line {
+            seq: self.seq,
+            at_ms,
+            record,
+        };
+        let json = serde_json::to_string(&line).expect("invariant: records are plain data");
+        let text = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        self.file
+            .write_all(text.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| JournalError::Io {
+                verb: "append to",
+                path: self.path.clone(),
+                source,
+            })?;
+        self.seq += 1;
+        Ok(())
+    }
+}
+
+/// Reads a journal and replays its events. `None` for a journal without a plan: the daemon ended
+/// before anything was begun.
+///
+/// # Errors
+/// [`JournalError`].
+pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
+    let text = std::fs::read_to_string(path).map_err(|source| JournalError::Io {
+        verb: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let mut replayed: Option<Replayed> = None;
+    for (index, text) in lines.iter().enumerate() {
+        let Some(line) = parse(text, index as u64) else {
+            if index + 1 == lines.len() {
+                break;
+            }
+            return Err(JournalError::Damaged {
+                path: path.to_owned(),
+                line: index + 1,
+            });
+        };
+        match (line.record, &mut replayed) {
+            (Record::Planned { plan }, None) => {
+                let state = State::start(&plan);
+                let last_ms = line.at_ms;
+                replayed = Some(Replayed {
+                    plan,
+                    state,
+                    report: None,
+                    last_ms,
+                    records: 1,
+                });
+                continue;
+            }
+            (Record::Outcome { event, .. }, Some(known)) => {
+                known.state = next(&known.plan, known.state.clone(), event);
+            }
+            (Record::Ended { phase, report }, Some(known)) => {
+                known.state.phase = phase;
+                known.report = Some(*report);
+            }
+            (Record::Intent { .. }, Some(_)) => {}
+            (Record::Planned { .. }, Some(_)) | (_, None) => {
+                return Err(JournalError::Damaged {
+                    path: path.to_owned(),
+                    line: index + 1,
+                });
+            }
+        }
+        if let Some(known) = &mut replayed {
+            known.last_ms = line.at_ms;
+            known.records = index as u64 + 1;
+        }
+    }
+    Ok(replayed)
+}
+
+fn parse(text: &str, seq: u64) -> Option<Line> {
+    let (crc, json) = text.strip_suffix('\n')?.split_once(' ')?;
+    let crc = u32::from_str_radix(crc, 16).ok()?;
+    if crc32fast::hash(json.as_bytes()) != crc {
+        return None;
+    }
+    serde_json::from_str::<Line>(json)
+        .ok()
+        .filter(|line| line.seq == seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::plan::{Limits, Request};
+
+    fn plan() -> Plan {
+        Plan {
+            id: OperationId::nth(&"a".parse().unwrap(), 3),
+            request: Request::Migrate {
+                gang: "job".parse().unwrap(),
+                to: "b".parse().unwrap(),
+                mode: crate::operation::plan::Mode::Live,
+                limits: Limits::default(),
+            },
+            vms: vec![],
+            ranks: false,
+            interconnect: crate::operation::plan::Target::Native,
+            planned_ms: 5,
+        }
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan();
+        let mut journal = Journal::create(dir.path(), &plan, 5).unwrap();
+        journal
+            .append(
+                Record::Intent {
+                    phase: Phase::Prepare,
+                },
+                6,
+            )
+            .unwrap();
+        let outcome = Record::Outcome {
+            phase: Phase::Prepare,
+            event: Event::Completed,
+        };
+        journal.append(outcome, 7).unwrap();
+        let path = path_of(dir.path(), &plan.id);
+        (dir, path)
+    }
+
+    #[test]
+    fn replay_reaches_the_state_that_was_journalled() {
+        let (_dir, path) = written();
+        let replayed = replay(&path).unwrap().unwrap();
+        assert_eq!(replayed.state.phase, Phase::Copy);
+        assert_eq!(replayed.plan, plan());
+        assert_eq!((replayed.last_ms, replayed.records), (7, 3));
+    }
+
+    #[test]
+    fn a_record_that_a_crash_cut_short_is_as_if_never_written() {
+        let (_dir, path) = written();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for cut in 1..60 {
+            std::fs::write(&path, &text[..text.len() - cut]).unwrap();
+            let replayed = replay(&path).unwrap().unwrap();
+            assert_eq!(replayed.state.phase, Phase::Prepare);
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_before_others_is_an_error_with_its_line() {
+        let (_dir, path) = written();
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replacen("intent", "jntent", 1);
+        std::fs::write(&path, text).unwrap();
+        assert!(matches!(
+            replay(&path),
+            Err(JournalError::Damaged { line: 2, .. })
+        ));
+    }
+}

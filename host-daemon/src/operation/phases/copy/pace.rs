@@ -1,0 +1,187 @@
+//! How fast each VM's copy may go so that no VM is ready long before the others. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::READY;
+use crate::config::VmName;
+use crate::operation::effects::CopyStatus;
+
+/// Below this time to the end of its pass, the slowest is no reason to slow anybody down.
+const NEAR_MS: u64 = 300;
+/// Slowest pace: fast enough to go on iterating, slow enough to never be done.
+const CRAWL: u64 = 256 << 10;
+/// Passes after which QEMU's expectation means something.
+const PASSES: u64 = 2;
+
+/// The paces of a gang's copies.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// As configured; 0 for no limit.
+    limit: u64,
+    /// Fastest that was seen of any copy, in bytes per second.
+    fastest: u64,
+    /// Copies that are slowed down, and to what.
+    slowed: BTreeMap<VmName, u64>,
+}
+
+impl Pace {
+    /// Nobody is slowed down. `limit` in bytes per second, 0 for none.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            fastest: 0,
+            slowed: BTreeMap::new(),
+        }
+    }
+
+    /// What a copy could do if it were not slowed down, in bytes per second.
+    pub fn nominal(&self, copy: &CopyStatus) -> u64 {
+        nominal(self.fastest, self.limit, copy)
+    }
+
+    /// The bandwidths to set, after a look at all copies.
+    pub fn look(&mut self, copies: &[(VmName, CopyStatus)]) -> BTreeMap<VmName, u64> {
+        for (_, copy) in copies {
+            self.fastest = self.fastest.max(copy.bandwidth);
+        }
+        let (fastest, limit) = (self.fastest, self.limit);
+        let left_ms = |copy: &CopyStatus| {
+            let bytes = if copy.passes == 0 {
+                copy.total
+            } else {
+                copy.remaining
+            };
+            bytes.saturating_mul(1000) / nominal(fastest, limit, copy)
+        };
+        let slowest = copies
+            .iter()
+            .map(|(_, copy)| left_ms(copy))
+            .max()
+            .unwrap_or(0);
+        let mut changes = BTreeMap::new();
+        for (vm, copy) in copies {
+            let ahead = copy.state != READY
+                && copy.passes > 0
+                && slowest > NEAR_MS
+                && left_ms(copy).saturating_mul(2) < slowest;
+            if ahead {
+                let pace = (copy.remaining.saturating_mul(1000) / slowest).max(CRAWL);
+                let now = self.slowed.get(vm).copied();
+                // Small corrections are not worth a command.
+                if now.is_none_or(|now| pace > now.saturating_mul(2) || pace < now / 2) {
+                    self.slowed.insert(vm.clone(), pace);
+                    changes.insert(vm.clone(), pace);
+                }
+            } else if self.slowed.remove(vm).is_some() {
+                changes.insert(vm.clone(), self.limit);
+            }
+        }
+        changes
+    }
+
+    /// Nobody is slowed down any more; those who were.
+    pub fn all_off(&mut self) -> BTreeSet<VmName> {
+        std::mem::take(&mut self.slowed).into_keys().collect()
+    }
+
+    fn is_slowed(&self, copy: &CopyStatus) -> bool {
+        self.slowed
+            .values()
+            .any(|pace| copy.bandwidth <= pace.saturating_mul(2))
+    }
+}
+
+fn nominal(fastest: u64, limit: u64, copy: &CopyStatus) -> u64 {
+    let seen = fastest.max(copy.bandwidth).max(1);
+    if limit == 0 { seen } else { seen.min(limit) }
+}
+
+/// Whether the rest of a VM could be sent within the downtime.
+pub(super) fn fits(copy: &CopyStatus, pace: &Pace, downtime_ms: u64) -> bool {
+    if copy.state == READY {
+        return true;
+    }
+    // QEMU expects with the bandwidth it is allowed.
+    let rest_ms = copy.remaining.saturating_mul(1000) / pace.nominal(copy);
+    let slowed = pace.is_slowed(copy) && copy.passes >= PASSES && rest_ms <= downtime_ms;
+    let expected = copy
+        .expected_downtime_ms
+        .is_some_and(|expected| expected <= downtime_ms);
+    slowed || copy.passes >= PASSES && expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(remaining: u64, passes: u64, bandwidth: u64) -> CopyStatus {
+        CopyStatus {
+            state: "active".into(),
+            total: 1 << 30,
+            remaining,
+            passes,
+            bandwidth,
+            expected_downtime_ms: Some(1),
+            ..CopyStatus::default()
+        }
+    }
+
+    fn gang(copies: [CopyStatus; 2]) -> Vec<(VmName, CopyStatus)> {
+        let [first, second] = copies;
+        vec![
+            ("vm1".parse().unwrap(), first),
+            ("vm2".parse().unwrap(), second),
+        ]
+    }
+
+    #[test]
+    fn a_vm_far_ahead_is_slowed_to_end_its_pass_with_the_slowest() {
+        let mut pace = Pace::new(0);
+        let changes = pace.look(&gang([
+            copy(10 << 20, 1, 100 << 20),
+            copy(900 << 20, 1, 100 << 20),
+        ]));
+        let slowed = changes[&"vm1".parse().unwrap()];
+        assert!((1 << 20..2 << 20).contains(&slowed), "{slowed}");
+        assert!(!changes.contains_key(&"vm2".parse().unwrap()));
+    }
+
+    #[test]
+    fn nobody_is_slowed_when_all_are_near_the_end() {
+        let mut pace = Pace::new(0);
+        let changes = pace.look(&gang([
+            copy(1 << 20, 2, 100 << 20),
+            copy(20 << 20, 2, 100 << 20),
+        ]));
+        assert!(changes.is_empty());
+    }
+
+    #[test]
+    fn a_slowed_vm_goes_at_full_speed_again_when_the_others_have_caught_up() {
+        let mut pace = Pace::new(0);
+        pace.look(&gang([
+            copy(10 << 20, 1, 100 << 20),
+            copy(900 << 20, 1, 100 << 20),
+        ]));
+        let changes = pace.look(&gang([
+            copy(9 << 20, 1, 2 << 20),
+            copy(12 << 20, 2, 100 << 20),
+        ]));
+        assert_eq!(changes[&"vm1".parse().unwrap()], 0);
+        assert!(pace.all_off().is_empty());
+    }
+
+    #[test]
+    fn a_slowed_vm_fits_by_what_it_could_do() {
+        let mut pace = Pace::new(0);
+        pace.look(&gang([
+            copy(10 << 20, 1, 100 << 20),
+            copy(900 << 20, 1, 100 << 20),
+        ]));
+        let mut slowed = copy(5 << 20, 2, 1 << 20);
+        slowed.expected_downtime_ms = Some(5000);
+        assert!(fits(&slowed, &pace, 300));
+        slowed.remaining = 500 << 20;
+        assert!(!fits(&slowed, &pace, 300));
+    }
+}

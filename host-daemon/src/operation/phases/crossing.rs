@@ -1,0 +1,154 @@
+//! The switchover: beyond the point of no return every VM either arrives or stays.
+//!
+//! ```text
+//!   source: migrate-continue ─► completed ─► destination: cont ─► guest channel follows
+//!                          └──► failed: it runs at the source again
+//! ```
+//!
+//! A destination runs only after its source has completed. If that cannot be found out, the VM is
+//! reported as unknown and not touched.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::Crew;
+use crate::api::error::chain;
+use crate::config::VmName;
+use crate::operation::effects::{Crossing, HostCall, HostReply};
+use crate::operation::plan::VmPlan;
+use crate::operation::state::Event;
+
+/// For the last pages and the device state; the downtime limit is QEMU's affair.
+const CROSSING_MS: u64 = 60_000;
+/// How long the destination is asked to run a VM before an operator is.
+const ASKING: Duration = Duration::from_secs(60);
+/// Longest pause between two requests.
+const PAUSE: Duration = Duration::from_secs(2);
+
+enum Fate {
+    Arrived,
+    Stayed(String),
+    Unknown(String),
+}
+
+impl Crew {
+    pub(super) async fn cross(&self) -> Event {
+        self.doing("the VMs cross");
+        let crossings = self.plan.vms.iter().map(|vm| self.cross_one(vm));
+        let mut stayed = Vec::new();
+        let mut unknown = Vec::new();
+        for (vm, fate) in join_all(crossings).await {
+            match fate {
+                Fate::Arrived => {}
+                Fate::Stayed(why) => {
+                    self.measured().stayed.insert(vm.clone());
+                    stayed.push((vm, why));
+                }
+                Fate::Unknown(what) => unknown.push((vm, what)),
+            }
+        }
+        if stayed.is_empty() && unknown.is_empty() {
+            Event::Completed
+        } else {
+            Event::Split { stayed, unknown }
+        }
+    }
+
+    async fn cross_one(&self, plan: &VmPlan) -> (VmName, Fate) {
+        let vm = &plan.vm;
+        let call = HostCall::Cross {
+            vm: vm.clone(),
+            limit_ms: CROSSING_MS,
+        };
+        let fate = match self.source.call(call).await {
+            Ok(HostReply::Crossed {
+                crossing:
+                    Crossing::Completed {
+                        downtime_ms,
+                        transferred,
+                        passes,
+                    },
+            }) => {
+                self.vm_report(vm, |entry| {
+                    entry.downtime_ms = downtime_ms;
+                    entry.bytes = transferred;
+                    entry.passes = passes;
+                });
+                self.progress(|progress| {
+                    for shown in progress.vms.iter_mut().filter(|shown| shown.vm == *vm) {
+                        shown.copy.state = "completed".into();
+                        shown.copy.remaining = 0;
+                        shown.copy.transferred = transferred;
+                    }
+                });
+                self.arrive(plan).await
+            }
+            Ok(HostReply::Crossed {
+                crossing: Crossing::Stayed { reason },
+            }) => Fate::Stayed(reason),
+            Ok(_) => Fate::Unknown("the source's answer is not understood".into()),
+            Err(error) => Fate::Unknown(format!(
+                "{}; `symvirt vm list` on {} shows it: `migrated` means that the destination may \
+                 run it",
+                chain(&error),
+                plan.source
+            )),
+        };
+        (vm.clone(), fate)
+    }
+
+    async fn arrive(&self, plan: &VmPlan) -> Fate {
+        let vm = &plan.vm;
+        let begin = Instant::now();
+        let mut pause = Duration::from_millis(50);
+        let last = loop {
+            let operation = self.plan.id.clone();
+            let call = HostCall::Resume {
+                operation,
+                vm: vm.clone(),
+            };
+            match self.destination.call(call).await {
+                Ok(reply) => {
+                    let host = self.destination_name().cloned();
+                    if let Some(host) = &host {
+                        self.guests.moved(vm, host);
+                    }
+                    self.arrived(vm, host, &reply);
+                    return Fate::Arrived;
+                }
+                Err(error) if begin.elapsed() > ASKING => break chain(&error),
+                Err(_) => {}
+            }
+            // Its daemon may be restarting; nobody else can run the VM.
+            tokio::time::sleep(pause).await;
+            pause = PAUSE.min(pause * 2);
+        };
+        let host = self
+            .destination_name()
+            .map_or("the destination", |host| host.as_str());
+        Fate::Unknown(format!(
+            "its source has completed, and {host} did not say that it runs it: {last}; on {host}, \
+             `symvirt vm list`, and if {vm} is paused there, \
+             `symvirt vm resume {vm} --source-is-stopped`"
+        ))
+    }
+
+    fn arrived(&self, vm: &VmName, host: Option<crate::config::HostName>, reply: &HostReply) {
+        let stopped = self.measured().stopped_at_us.get(vm).copied();
+        let stopped_ms = match (reply, stopped) {
+            (
+                HostReply::Resumed {
+                    at_us: Some(resumed),
+                },
+                Some(stopped),
+            ) => resumed.checked_sub(stopped).map(|us| us as f64 / 1000.0),
+            _ => None,
+        };
+        self.vm_report(vm, |entry| {
+            entry.host = host;
+            entry.stopped_ms = stopped_ms;
+        });
+    }
+}

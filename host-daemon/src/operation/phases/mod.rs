@@ -1,0 +1,305 @@
+//! What the phases do, by way of the traits of [`super::effects`].
+//!
+//! | module | phases |
+//! |---|---|
+//! | [`prepare`] | Prepare, Discard, CleanUp |
+//! | [`transport`] | Switch, LeaveHca, Hold, TakeHca, Rebuild and their ways back |
+//! | [`devices`] | CheckHolders, Unplug, Plug, AwaitLink and their ways back |
+//! | [`copy`] | Copy, CancelCopy |
+//! | [`crossing`] | SwitchOver |
+
+mod copy;
+mod crossing;
+mod devices;
+mod prepare;
+mod transport;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::driver::Performer;
+use super::effects::{Clock, Guests, Host, HostCall, HostReply};
+use super::plan::{Plan, Request, Target, VmPlan};
+use super::report::{PhaseTime, Report, Traffic, VmReport};
+use super::state::{Event, Phase, State};
+use crate::api::error::chain;
+use crate::api::model::{Progress, VmProgress};
+use crate::config::{HostName, VmName};
+
+/// Everything that an operation works with.
+pub struct Crew {
+    /// What is to be done.
+    pub plan: Plan,
+    /// The host that the VMs are on.
+    pub source: Arc<dyn Host>,
+    /// The host that they go to; the source again for a switch in place.
+    pub destination: Arc<dyn Host>,
+    /// The gang's guests.
+    pub guests: Arc<dyn Guests>,
+    /// For time stamps.
+    pub clock: Arc<dyn Clock>,
+    /// Where the state is shown.
+    pub shown: watch::Sender<Shown>,
+    /// What is measured on the way.
+    pub measured: Mutex<Measured>,
+}
+
+/// What is shown of a running operation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Shown {
+    /// As journalled.
+    pub state: State,
+    /// Since when it is in its phase.
+    pub since_ms: u64,
+    /// What changes all the time.
+    pub progress: Progress,
+}
+
+/// What is measured, and what later phases need of earlier ones.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// For the end.
+    pub report: Report,
+    /// Where the stream of each VM goes.
+    pub uris: BTreeMap<VmName, String>,
+    /// VMs that were let cross and run at the source again.
+    pub stayed: BTreeSet<VmName>,
+    /// When each VM stopped for its switchover, by its host's clock.
+    pub stopped_at_us: BTreeMap<VmName, u64>,
+    began: Option<Instant>,
+    phase_began: Option<(Phase, u64, Instant)>,
+}
+
+/// For the guests' reports, while the job runs: a busy emulated guest takes seconds.
+const COUNTERS: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A phase's failure: what an operator reads.
+type Outcome = Result<(), String>;
+
+impl Crew {
+    fn measured(&self) -> MutexGuard<'_, Measured> {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self, change: impl FnOnce(&mut Progress)) {
+        self.shown.send_modify(|shown| change(&mut shown.progress));
+    }
+
+    fn doing(&self, what: impl Into<String>) {
+        self.progress(|progress| progress.doing = what.into());
+    }
+
+    fn note(&self, note: impl Into<String>) {
+        self.measured().report.notes.push(note.into());
+    }
+
+    fn destination_name(&self) -> Option<&HostName> {
+        match &self.plan.request {
+            Request::Migrate { to, .. } => Some(to),
+            Request::Switch { .. } => None,
+        }
+    }
+
+    /// Measures what the VM's entry of the report holds.
+    fn vm_report(&self, vm: &VmName, change: impl FnOnce(&mut VmReport)) {
+        if let Some(entry) = self
+            .measured()
+            .report
+            .vms
+            .iter_mut()
+            .find(|entry| entry.vm == *vm)
+        {
+            change(entry);
+        }
+    }
+
+    fn show_vm(&self, vm: &VmName, copy: super::effects::CopyStatus) {
+        self.progress(
+            |progress| match progress.vms.iter_mut().find(|entry| entry.vm == *vm) {
+                Some(entry) => entry.copy = copy,
+                None => progress.vms.push(VmProgress {
+                    vm: vm.clone(),
+                    copy,
+                }),
+            },
+        );
+    }
+
+    /// Calls `host` for each VM of `vms` at the same time; all failures, in one sentence.
+    async fn each<'a>(
+        &self,
+        host: &Arc<dyn Host>,
+        vms: impl Iterator<Item = &'a VmPlan>,
+        call: impl Fn(&VmPlan) -> HostCall,
+    ) -> Result<Vec<(VmName, HostReply)>, String> {
+        let calls = vms.map(|vm| {
+            let call = host.call(call(vm));
+            async move { (vm.vm.clone(), call.await) }
+        });
+        let mut replies = Vec::new();
+        let mut failures = Vec::new();
+        for (vm, reply) in join_all(calls).await {
+            match reply {
+                Ok(reply) => replies.push((vm, reply)),
+                Err(error) => failures.push(format!("{vm}: {}", chain(&error))),
+            }
+        }
+        if failures.is_empty() {
+            Ok(replies)
+        } else {
+            Err(failures.join("; "))
+        }
+    }
+
+    /// The guest's counters, if its agent has told them.
+    fn traffic(&self, vm: &VmName) -> Option<Traffic> {
+        let report = self.guests.devices(vm)?;
+        let mut traffic = Traffic {
+            verbs_devices: report.verbs.len(),
+            ..Traffic::default()
+        };
+        for (received, sent) in report
+            .verbs
+            .iter()
+            .flat_map(|device| &device.ports)
+            .filter_map(|port| port.bytes)
+        {
+            traffic.verbs = traffic.verbs.saturating_add(received).saturating_add(sent);
+        }
+        for netdev in report.netdevs.iter().filter(|netdev| !netdev.hca) {
+            let (received, sent) = netdev.bytes;
+            traffic.netdevs = traffic
+                .netdevs
+                .saturating_add(received)
+                .saturating_add(sent);
+        }
+        Some(traffic)
+    }
+
+    /// Asks all agents for their guests' counters, and waits a moment for them.
+    async fn fresh_counters(&self) {
+        if !self.plan.ranks {
+            return;
+        }
+        for vm in &self.plan.vms {
+            self.guests.ask_devices(&vm.vm);
+        }
+        let deadline = Instant::now() + COUNTERS;
+        let missing = || {
+            self.plan
+                .vms
+                .iter()
+                .any(|vm| self.guests.devices(&vm.vm).is_none())
+        };
+        while missing() && Instant::now() < deadline {
+            tokio::time::sleep(COUNTERS / 500).await;
+        }
+    }
+
+    /// The report, at the end.
+    pub fn take_report(&self) -> Report {
+        let interconnect = self.shown.borrow().progress.interconnect;
+        let mut measured = self.measured();
+        measured.end_phase();
+        if let Some(began) = measured.began {
+            let total = began.elapsed().as_millis();
+            measured.report.total_ms = u64::try_from(total).unwrap_or(u64::MAX);
+        }
+        measured.report.interconnect = interconnect.filter(|_| self.plan.ranks);
+        measured.report.clone()
+    }
+
+    async fn run(&self, phase: Phase) -> Outcome {
+        match phase {
+            Phase::Switch => self.switch_in_place().await,
+            Phase::Prepare => self.prepare().await,
+            Phase::LeaveHca => self.switch(phase, Target::Fallback).await,
+            Phase::Hold => self.hold().await,
+            Phase::CheckHolders => self.check_holders().await,
+            Phase::Unplug => self.unplug().await,
+            Phase::Copy => self.copy().await,
+            // Handled by the caller: its outcome is more than good or bad.
+            Phase::SwitchOver => Ok(()),
+            Phase::Plug => self.plug().await,
+            Phase::PlugBack => self.plug_back().await,
+            Phase::AwaitLink | Phase::AwaitLinkBack => self.await_link(phase).await,
+            Phase::TakeHca => self.switch(phase, Target::Native).await,
+            Phase::TakeBack => self.switch(phase, self.plan.interconnect).await,
+            Phase::Rebuild => self.rebuild(phase, self.best_after()).await,
+            Phase::RebuildBack => self.rebuild(phase, self.plan.interconnect).await,
+            Phase::RebuildFallback | Phase::RebuildBackFallback => {
+                self.rebuild(phase, Target::Fallback).await
+            }
+            Phase::CleanUp => self.clean_up().await,
+            Phase::CancelCopy => self.cancel_copy().await,
+            Phase::Discard => self.discard().await,
+            Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => Ok(()),
+        }
+    }
+}
+
+impl Measured {
+    fn end_phase(&mut self) {
+        if let Some((phase, began_ms, began)) = self.phase_began.take() {
+            let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+            self.report.phases.push(PhaseTime {
+                phase,
+                began_ms,
+                took_ms,
+            });
+        }
+    }
+}
+
+impl Performer for Crew {
+    fn perform(&self, phase: Phase) -> BoxFuture<'_, Event> {
+        Box::pin(async move {
+            if phase == Phase::SwitchOver {
+                return self.cross().await;
+            }
+            match self.run(phase).await {
+                Ok(()) => Event::Completed,
+                Err(reason) => Event::Failed { reason },
+            }
+        })
+    }
+
+    fn interrupt(&self, phase: Phase) {
+        if matches!(phase, Phase::Switch | Phase::LeaveHca | Phase::Hold) {
+            self.guests.abort();
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    fn entered(&self, state: &State) {
+        let now_ms = self.clock.now_ms();
+        {
+            let mut measured = self.measured();
+            measured.began.get_or_insert_with(Instant::now);
+            if measured
+                .phase_began
+                .as_ref()
+                .is_none_or(|(phase, ..)| *phase != state.phase)
+            {
+                measured.end_phase();
+                if !state.phase.is_terminal() {
+                    measured.phase_began = Some((state.phase, now_ms, Instant::now()));
+                }
+            }
+        }
+        self.shown.send_modify(|shown| {
+            if shown.state.phase != state.phase {
+                shown.since_ms = now_ms;
+                shown.progress.doing.clear();
+            }
+            shown.state = state.clone();
+        });
+    }
+}

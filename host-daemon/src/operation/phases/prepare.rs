@@ -1,0 +1,150 @@
+//! The destination's QEMUs: start them, end them; and the end of the source's.
+
+use super::{Crew, Outcome};
+use crate::api::error::chain;
+use crate::operation::effects::{HandOver, HostCall, HostReply};
+use crate::operation::plan::VmPlan;
+use crate::operation::report::VmReport;
+
+/// How often the destination is asked to coordinate the gang.
+const ADOPTING: u32 = 3;
+
+impl Crew {
+    pub(super) async fn prepare(&self) -> Outcome {
+        self.fresh_counters().await;
+        for vm in &self.plan.vms {
+            let before = self.traffic(&vm.vm);
+            self.measured().report.vms.push(VmReport {
+                vm: vm.vm.clone(),
+                host: Some(vm.source.clone()),
+                bytes: 0,
+                passes: 0,
+                downtime_ms: None,
+                stopped_ms: None,
+                waited_ms: 0.0,
+                before,
+                after: None,
+            });
+        }
+        self.check_strangers()?;
+        self.doing("starting the destination's QEMUs");
+        self.wait_at_destination(self.plan.vms.iter()).await
+    }
+
+    /// Starts the destination's QEMUs of `vms` and remembers where they wait.
+    pub(super) async fn wait_at_destination<'a>(
+        &self,
+        vms: impl Iterator<Item = &'a VmPlan>,
+    ) -> Outcome {
+        let operation = &self.plan.id;
+        let replies = self
+            .each(&self.destination, vms, |vm| HostCall::Prepare {
+                operation: operation.clone(),
+                vm: vm.vm.clone(),
+            })
+            .await?;
+        for (vm, reply) in replies {
+            let HostReply::Waiting { uri } = reply else {
+                return Err(format!("{vm}: the destination did not say where it waits"));
+            };
+            self.measured().uris.insert(vm, uri);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn discard(&self) -> Outcome {
+        let discarded = self.discard_at_destination(self.plan.vms.iter()).await;
+        let operation = self.plan.id.clone();
+        let released = self.destination.call(HostCall::Release { operation }).await;
+        discarded?;
+        released.map(|_| ()).map_err(|error| chain(&error))
+    }
+
+    async fn discard_at_destination<'a>(&self, vms: impl Iterator<Item = &'a VmPlan>) -> Outcome {
+        let operation = &self.plan.id;
+        let calls = self.each(&self.destination, vms, |vm| HostCall::Discard {
+            operation: operation.clone(),
+            vm: vm.vm.clone(),
+        });
+        calls.await.map(|_| ()).map_err(|reason| {
+            format!(
+                "{reason}; QEMUs that wait there run nothing, `symvirt vm stop` on that host ends \
+                 them"
+            )
+        })
+    }
+
+    pub(super) async fn clean_up(&self) -> Outcome {
+        self.fresh_counters().await;
+        for vm in &self.plan.vms {
+            let after = self.traffic(&vm.vm);
+            self.vm_report(&vm.vm, |entry| entry.after = after);
+        }
+        let moved: Vec<_> = {
+            let measured = self.measured();
+            let arrived = |vm: &VmPlan| {
+                let entry = measured.report.vms.iter().find(|entry| entry.vm == vm.vm);
+                entry.and_then(|entry| entry.host.as_ref()) == self.destination_name()
+            };
+            self.plan
+                .vms
+                .iter()
+                .filter(|vm| arrived(vm))
+                .cloned()
+                .collect()
+        };
+        let retired = self
+            .each(&self.source, moved.iter(), |vm| HostCall::Retire {
+                vm: vm.vm.clone(),
+            })
+            .await
+            .map_err(|reason| {
+                let names: Vec<_> = moved.iter().map(|vm| vm.vm.as_str()).collect();
+                format!(
+                    "{reason}; end the source's QEMUs, which are not to run again, by \
+                     `symvirt vm stop {}` on the source",
+                    names.join(" ")
+                )
+            });
+        // Not those of which it is unknown where they run: theirs may be the only copy.
+        let stayed = self.measured().stayed.clone();
+        let left_waiting = self.plan.vms.iter().filter(|vm| stayed.contains(&vm.vm));
+        let discarded = self.discard_at_destination(left_waiting).await;
+        if moved.len() == self.plan.vms.len() {
+            self.hand_over().await;
+        }
+        let operation = self.plan.id.clone();
+        let released = self.destination.call(HostCall::Release { operation }).await;
+        retired?;
+        discarded?;
+        released.map(|_| ()).map_err(|error| chain(&error))
+    }
+
+    /// The destination coordinates a gang that has moved as a whole. A failure leaves the job as
+    /// it is: a daemon takes up the guests on its host when it starts.
+    async fn hand_over(&self) {
+        let HandOver {
+            epoch,
+            interconnect,
+            agents,
+        } = self.guests.hand_over().await;
+        let call = HostCall::Adopt {
+            operation: self.plan.id.clone(),
+            gang: self.plan.request.gang().clone(),
+            epoch,
+            interconnect,
+            agents,
+        };
+        let mut last = None;
+        for _ in 0..ADOPTING {
+            match self.destination.call(call.clone()).await {
+                Ok(_) => return,
+                Err(error) => last = Some(chain(&error)),
+            }
+        }
+        self.note(format!(
+            "the destination does not coordinate the gang yet ({}): restart symvirtd there",
+            last.unwrap_or_default()
+        ));
+    }
+}

@@ -1,0 +1,74 @@
+//! The gang's transports: switch, hold, rebuild.
+
+use tokio::time::Instant;
+
+use super::{Crew, Outcome};
+use crate::operation::effects::{SwitchFailure, Switched};
+use crate::operation::plan::{Request, Target};
+use crate::operation::report::SwitchReport;
+use crate::operation::state::Phase;
+
+impl Crew {
+    pub(super) async fn switch_in_place(&self) -> Outcome {
+        match &self.plan.request {
+            Request::Switch { to, .. } => self.switch(Phase::Switch, *to).await,
+            Request::Migrate { .. } => Ok(()),
+        }
+    }
+
+    pub(super) async fn switch(&self, phase: Phase, to: Target) -> Outcome {
+        self.doing(format!("the job runs; its ranks build {to} transports"));
+        let began = Instant::now();
+        let switched = self.guests.switch(to, self.plan.limits().switch()).await;
+        self.count(phase, Some(to), began, switched)
+    }
+
+    pub(super) async fn hold(&self) -> Outcome {
+        self.doing("the job's ranks drain, stop and let go of their transports");
+        let began = Instant::now();
+        let held = self.guests.hold(self.plan.limits().switch()).await;
+        self.count(Phase::Hold, None, began, held)
+    }
+
+    pub(super) async fn rebuild(&self, phase: Phase, to: Target) -> Outcome {
+        self.doing(format!(
+            "the job stands still; its ranks build {to} transports"
+        ));
+        let began = Instant::now();
+        let rebuilt = self.guests.rebuild(to, self.plan.limits().switch()).await;
+        self.count(phase, Some(to), began, rebuilt)
+    }
+
+    /// What held ranks get at the destination.
+    pub(super) fn best_after(&self) -> Target {
+        if self.plan.plugs() {
+            Target::Native
+        } else if self.plan.unplugs() {
+            Target::Fallback
+        } else {
+            self.plan.interconnect
+        }
+    }
+
+    fn count(
+        &self,
+        phase: Phase,
+        to: Option<Target>,
+        began: Instant,
+        switched: Result<Switched, SwitchFailure>,
+    ) -> Outcome {
+        let took_ms = began.elapsed().as_secs_f64() * 1000.0;
+        let stalls = match switched {
+            Ok(Switched { stalls }) => stalls,
+            Err(failure) => return Err(failure.to_string()),
+        };
+        self.progress(|progress| progress.interconnect = to);
+        self.measured().report.switches.push(SwitchReport {
+            phase,
+            to,
+            took_ms,
+            stalls,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! What an operation will do, decided before anything is touched, and serialisable: the first
+//! record of its journal.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{GangName, HcaName, HostName, VmName};
+
+/// Name of an operation: its coordinator and a number, so that no two hosts give the same one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OperationId(String);
+
+/// Not the name of an operation.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not an operation: expected HOST-NUMBER, as `symvirt status` lists them")]
+pub struct NotAnOperation(String);
+
+impl OperationId {
+    /// The `n`th operation that `host` coordinates.
+    pub fn nth(host: &HostName, n: u64) -> Self {
+        Self(format!("{host}-{n:05}"))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its place in the order of its host's operations.
+    pub fn number(&self) -> u64 {
+        parts(&self.0).map_or(0, |(_, number)| number)
+    }
+}
+
+fn parts(text: &str) -> Option<(HostName, u64)> {
+    let (host, digits) = text.rsplit_once('-')?;
+    let plain = digits.len() <= 18 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some((host.parse().ok()?, digits.parse().ok().filter(|_| plain)?))
+}
+
+impl FromStr for OperationId {
+    type Err = NotAnOperation;
+
+    fn from_str(text: &str) -> Result<Self, NotAnOperation> {
+        match parts(text) {
+            Some((host, number)) => Ok(Self::nth(&host, number)),
+            None => Err(NotAnOperation(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for OperationId {
+    type Error = NotAnOperation;
+
+    fn try_from(text: String) -> Result<Self, NotAnOperation> {
+        text.parse()
+    }
+}
+
+impl From<OperationId> for String {
+    fn from(id: OperationId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the job does while its VMs are copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It runs, on transports that need no HCA.
+    #[default]
+    Live,
+    /// It stands still.
+    Hold,
+}
+
+/// What a gang communicates over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Whatever UCX finds, HCAs included.
+    Native,
+    /// Everything but HCAs.
+    Fallback,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Fallback => "fallback",
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Move all VMs of a gang to a host.
+    Migrate {
+        /// The gang.
+        gang: GangName,
+        /// The host.
+        to: HostName,
+        /// What the job does meanwhile.
+        #[serde(default)]
+        mode: Mode,
+        /// Bounds.
+        #[serde(default)]
+        limits: Limits,
+    },
+    /// Change the interconnect of a gang where it is.
+    Switch {
+        /// The gang.
+        gang: GangName,
+        /// The interconnect.
+        to: Target,
+        /// Bounds.
+        #[serde(default)]
+        limits: Limits,
+    },
+}
+
+impl Request {
+    /// The gang it is about.
+    pub fn gang(&self) -> &GangName {
+        match self {
+            Self::Migrate { gang, .. } | Self::Switch { gang, .. } => gang,
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Migrate {
+                gang,
+                to,
+                mode: Mode::Live,
+                ..
+            } => {
+                write!(f, "migrate {gang} to {to}, live")
+            }
+            Self::Migrate {
+                gang,
+                to,
+                mode: Mode::Hold,
+                ..
+            } => {
+                write!(f, "migrate {gang} to {to}, hold")
+            }
+            Self::Switch { gang, to, .. } => write!(f, "switch {gang} to {to}"),
+        }
+    }
+}
+
+/// Bounds of an operation. No wait in it is without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// How long a VM may stand still at its switchover, in milliseconds.
+    pub downtime_ms: u64,
+    /// For the gang to converge, in seconds.
+    pub converge_s: u64,
+    /// For the link of a plugged HCA to become active, in seconds.
+    pub link_s: u64,
+    /// For one switch of transports, in seconds.
+    pub switch_s: u64,
+    /// For one unplug, in seconds.
+    pub unplug_s: u64,
+    /// Migration bandwidth of one VM in bytes per second; 0 for no limit.
+    pub bandwidth: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            downtime_ms: 300,
+            converge_s: 600,
+            link_s: 120,
+            switch_s: 120,
+            unplug_s: 60,
+            bandwidth: 0,
+        }
+    }
+}
+
+impl Limits {
+    /// How long a VM may stand still at its switchover.
+    pub fn downtime(&self) -> Duration {
+        Duration::from_millis(self.downtime_ms)
+    }
+
+    /// For the gang to converge.
+    pub fn converge(&self) -> Duration {
+        Duration::from_secs(self.converge_s)
+    }
+
+    /// For the link of a plugged HCA to become active.
+    pub fn link(&self) -> Duration {
+        Duration::from_secs(self.link_s)
+    }
+
+    /// For one switch of transports.
+    pub fn switch(&self) -> Duration {
+        Duration::from_secs(self.switch_s)
+    }
+
+    /// For one unplug.
+    pub fn unplug(&self) -> Duration {
+        Duration::from_secs(self.unplug_s)
+    }
+}
+
+/// A validated operation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub id: OperationId,
+    /// What was asked for.
+    pub request: Request,
+    /// The VMs of the gang.
+    pub vms: Vec<VmPlan>,
+    /// Whether the gang has members whose transport is to be switched.
+    pub ranks: bool,
+    /// What the gang communicates over at the start, and after a rollback.
+    pub interconnect: Target,
+    /// Milliseconds since 1970 at which it was planned.
+    pub planned_ms: u64,
+}
+
+/// What an operation does with one VM.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VmPlan {
+    /// The VM.
+    pub vm: VmName,
+    /// Where it runs.
+    pub source: HostName,
+    /// The HCA that is plugged there.
+    pub source_hca: Option<HcaName>,
+    /// The HCA that it gets at the destination.
+    pub destination_hca: Option<HcaName>,
+}
+
+impl Plan {
+    /// Bounds of the operation.
+    pub fn limits(&self) -> &Limits {
+        match &self.request {
+            Request::Migrate { limits, .. } | Request::Switch { limits, .. } => limits,
+        }
+    }
+
+    /// Whether the job stands still during the transfer.
+    pub fn holds(&self) -> bool {
+        self.ranks
+            && matches!(
+                self.request,
+                Request::Migrate {
+                    mode: Mode::Hold,
+                    ..
+                }
+            )
+    }
+
+    /// Whether the running job is to be moved off its HCAs first.
+    pub fn leaves_hca(&self) -> bool {
+        self.ranks && self.unplugs() && self.interconnect == Target::Native
+    }
+
+    /// Whether any VM has an HCA to be unplugged.
+    pub fn unplugs(&self) -> bool {
+        self.vms.iter().any(|vm| vm.source_hca.is_some())
+    }
+
+    /// Whether any VM gets an HCA at the destination.
+    pub fn plugs(&self) -> bool {
+        self.vms.iter().any(|vm| vm.destination_hca.is_some())
+    }
+}

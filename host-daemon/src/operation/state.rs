@@ -1,0 +1,399 @@
+//! The state machine of an operation. [`next`] is pure: the same event in the same state always
+//! gives the same state, so a journal of events can be replayed.
+//!
+//! ```text
+//!  Switch  ──ok──► Done          (a switch in place; a failed one has no effect: RolledBack)
+//!
+//!  Prepare ► LeaveHca | Hold ► CheckHolders ► Unplug ► Copy ══► SwitchOver ► Plug ► AwaitLink
+//!     │          │                  │            │       │  ║       │         │        │
+//!     │          │ failure or cancel│            │       │  ║       │ failure │        │
+//!     ▼          ▼                  ▼            ▼       ▼  ║       ▼         ▼        ▼
+//!  ┌─ CancelCopy ► Discard ► PlugBack ► AwaitLinkBack ─┐    ║   TakeHca | Rebuild ► RebuildFallback
+//!  │             ► TakeBack | RebuildBack ► RebuildBackFallback ║                │
+//!  └────────────────────────────────────────────────────┘   ║   ▼                ▼
+//!        RolledBack · Degraded · NeedsOperator              ║   CleanUp ► Done · Degraded ·
+//!                                                           ║             NeedsOperator
+//!                                      point of no return ──╝
+//! ```
+//!
+//! Phases that a plan does not need are passed over (no HCA: nothing to leave, unplug or plug).
+//! Entering `SwitchOver` is the point of no return: from there on no state of the left side is
+//! reachable. A cancel is noted at once and acted on when the running phase has said how it ended,
+//! because a switch of transports that has passed its own point of no return does complete.
+//!
+//! Nothing here knows how a phase is carried out; see [`super::phases`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Plan, Request};
+use crate::config::VmName;
+
+/// Where an operation is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Change transports where the gang is.
+    Switch,
+    /// Start the destination's QEMUs, which wait for the stream.
+    Prepare,
+    /// Move the job to transports that need no HCA, while it runs.
+    LeaveHca,
+    /// Stop the job's communication with nothing in flight, and let go of the HCAs.
+    Hold,
+    /// See that nobody holds a verbs device.
+    CheckHolders,
+    /// Unplug the HCAs.
+    Unplug,
+    /// Copy all VMs, until every one is ready to switch over and stands before it.
+    Copy,
+    /// Let every VM cross. The point of no return.
+    SwitchOver,
+    /// Plug HCAs at the destination.
+    Plug,
+    /// Wait until their ports are active and their addresses settled.
+    AwaitLink,
+    /// Move the job onto the HCAs, while it runs.
+    TakeHca,
+    /// Give held ranks a transport again, the best there is.
+    Rebuild,
+    /// Give held ranks a transport that needs no HCA.
+    RebuildFallback,
+    /// End the source's QEMUs, give back what was claimed.
+    CleanUp,
+    /// Rollback: end the copying; the VMs run at the source.
+    CancelCopy,
+    /// Rollback: end the destination's QEMUs.
+    Discard,
+    /// Rollback: plug the HCAs at the source.
+    PlugBack,
+    /// Rollback: wait for their links.
+    AwaitLinkBack,
+    /// Rollback: move the job back to the interconnect it was on.
+    TakeBack,
+    /// Rollback: give held ranks the interconnect they had.
+    RebuildBack,
+    /// Rollback: give held ranks a transport that needs no HCA.
+    RebuildBackFallback,
+    /// Ended as asked.
+    Done,
+    /// Ended as if never begun.
+    RolledBack,
+    /// Ended; the job runs, on less than it was to have.
+    Degraded,
+    /// Ended; somebody has to act, the reason says how.
+    NeedsOperator,
+}
+
+impl Phase {
+    /// Whether the operation has ended.
+    pub fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Done | Self::RolledBack | Self::Degraded | Self::NeedsOperator
+        )
+    }
+
+    /// Whether it belongs to a rollback.
+    pub fn is_rollback(self) -> bool {
+        matches!(
+            self,
+            Self::CancelCopy
+                | Self::Discard
+                | Self::PlugBack
+                | Self::AwaitLinkBack
+                | Self::TakeBack
+                | Self::RebuildBack
+                | Self::RebuildBackFallback
+        )
+    }
+
+    /// Whether a cancel still has an effect.
+    pub fn can_cancel(self) -> bool {
+        matches!(
+            self,
+            Self::Switch
+                | Self::Prepare
+                | Self::LeaveHca
+                | Self::Hold
+                | Self::CheckHolders
+                | Self::Unplug
+                | Self::Copy
+        )
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            Self::Switch => "switch",
+            Self::Prepare => "prepare",
+            Self::LeaveHca => "leave-hca",
+            Self::Hold => "hold",
+            Self::CheckHolders => "check-holders",
+            Self::Unplug => "unplug",
+            Self::Copy => "copy",
+            Self::SwitchOver => "switch-over",
+            Self::Plug => "plug",
+            Self::AwaitLink => "await-link",
+            Self::TakeHca => "take-hca",
+            Self::Rebuild => "rebuild",
+            Self::RebuildFallback => "rebuild-fallback",
+            Self::CleanUp => "clean-up",
+            Self::CancelCopy => "cancel-copy",
+            Self::Discard => "discard",
+            Self::PlugBack => "plug-back",
+            Self::AwaitLinkBack => "await-link-back",
+            Self::TakeBack => "take-back",
+            Self::RebuildBack => "rebuild-back",
+            Self::RebuildBackFallback => "rebuild-back-fallback",
+            Self::Done => "done",
+            Self::RolledBack => "rolled-back",
+            Self::Degraded => "degraded",
+            Self::NeedsOperator => "needs-operator",
+        };
+        f.pad(name)
+    }
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The phase did what it is for.
+    Completed,
+    /// The phase could not. What it had begun it has undone, or the rollback will.
+    Failed {
+        /// Why, naming operation and operand.
+        reason: String,
+    },
+    /// The end of [`Phase::SwitchOver`], if not every VM arrived.
+    Split {
+        /// VMs that run at the source again, and why.
+        stayed: Vec<(VmName, String)>,
+        /// VMs of which it is not known where they run, and what to do.
+        unknown: Vec<(VmName, String)>,
+    },
+    /// Somebody wants the operation undone.
+    CancelRequested,
+}
+
+/// All that is known about an operation's progress.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Where it is.
+    pub phase: Phase,
+    /// Phases that completed.
+    pub done: BTreeSet<Phase>,
+    /// A cancel was asked for before the point of no return.
+    pub cancelled: bool,
+    /// Why it did not, or will not, end in [`Phase::Done`]; the first reason, then what followed.
+    pub reasons: Vec<String>,
+    /// Nobody but an operator can put right what `reasons` says.
+    pub stuck: bool,
+    /// The job runs on, or will run on, less than it was to have.
+    pub lesser: bool,
+}
+
+impl State {
+    /// The beginning.
+    pub fn start(plan: &Plan) -> Self {
+        let phase = match plan.request {
+            Request::Migrate { .. } => Phase::Prepare,
+            Request::Switch { .. } => Phase::Switch,
+        };
+        Self {
+            phase,
+            done: BTreeSet::new(),
+            cancelled: false,
+            reasons: Vec::new(),
+            stuck: false,
+            lesser: false,
+        }
+    }
+
+    /// All reasons in one line.
+    pub fn reason(&self) -> Option<String> {
+        (!self.reasons.is_empty()).then(|| self.reasons.join("; then: "))
+    }
+}
+
+/// The state after `event`.
+pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
+    if state.phase.is_terminal() {
+        return state;
+    }
+    match event {
+        Event::CancelRequested => {
+            state.cancelled |= state.phase.can_cancel();
+            state
+        }
+        Event::Completed => {
+            state.done.insert(state.phase);
+            state.phase = after_success(plan, &mut state);
+            state
+        }
+        Event::Failed { reason } => {
+            state.reasons.push(format!("{}: {reason}", state.phase));
+            state.phase = after_failure(plan, &mut state);
+            state
+        }
+        Event::Split { stayed, unknown } => {
+            for (vm, why) in &stayed {
+                state
+                    .reasons
+                    .push(format!("{vm} runs at its source: {why}"));
+            }
+            for (vm, what) in &unknown {
+                state
+                    .reasons
+                    .push(format!("it is not known where {vm} runs: {what}"));
+            }
+            state.lesser |= !stayed.is_empty();
+            state.stuck |= !unknown.is_empty();
+            state.phase = match state.phase {
+                Phase::SwitchOver if plan.holds() => Phase::RebuildFallback,
+                Phase::SwitchOver => Phase::CleanUp,
+                other => other,
+            };
+            state
+        }
+    }
+}
+
+fn after_success(plan: &Plan, state: &mut State) -> Phase {
+    if state.cancelled && state.phase.can_cancel() && state.phase != Phase::Switch {
+        state.reasons.push("cancelled".into());
+        return roll_back(plan, state);
+    }
+    match state.phase {
+        Phase::Switch => Phase::Done,
+        Phase::Prepare if plan.holds() => Phase::Hold,
+        Phase::Prepare if plan.leaves_hca() => Phase::LeaveHca,
+        Phase::Prepare if plan.unplugs() => Phase::CheckHolders,
+        Phase::Prepare => Phase::Copy,
+        Phase::LeaveHca => Phase::CheckHolders,
+        Phase::Hold if plan.unplugs() => Phase::CheckHolders,
+        Phase::Hold => Phase::Copy,
+        Phase::CheckHolders => Phase::Unplug,
+        Phase::Unplug => Phase::Copy,
+        Phase::Copy => Phase::SwitchOver,
+        Phase::SwitchOver if plan.plugs() => Phase::Plug,
+        Phase::SwitchOver if plan.holds() => Phase::Rebuild,
+        Phase::SwitchOver => Phase::CleanUp,
+        Phase::Plug => Phase::AwaitLink,
+        Phase::AwaitLink if plan.holds() => Phase::Rebuild,
+        Phase::AwaitLink if plan.ranks => Phase::TakeHca,
+        Phase::AwaitLink | Phase::TakeHca => Phase::CleanUp,
+        Phase::Rebuild | Phase::RebuildFallback => Phase::CleanUp,
+        Phase::CleanUp => ended(state, Phase::Done),
+        Phase::CancelCopy => Phase::Discard,
+        Phase::Discard if state.done.contains(&Phase::Unplug) => Phase::PlugBack,
+        Phase::Discard | Phase::AwaitLinkBack => restore_transport(state),
+        Phase::PlugBack => Phase::AwaitLinkBack,
+        Phase::TakeBack | Phase::RebuildBack | Phase::RebuildBackFallback => {
+            ended(state, Phase::RolledBack)
+        }
+        Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => state.phase,
+    }
+}
+
+fn after_failure(plan: &Plan, state: &mut State) -> Phase {
+    match state.phase {
+        // A switch of transports fails without effect.
+        Phase::Switch => Phase::RolledBack,
+        Phase::Prepare | Phase::LeaveHca | Phase::Hold | Phase::CheckHolders | Phase::Copy => {
+            roll_back(plan, state)
+        }
+        Phase::Unplug => {
+            // Some may be unplugged; plugging what is plugged does nothing.
+            state.done.insert(Phase::Unplug);
+            roll_back(plan, state)
+        }
+        Phase::SwitchOver => {
+            state.stuck = true;
+            Phase::NeedsOperator
+        }
+        Phase::Plug | Phase::AwaitLink => {
+            state.lesser = true;
+            if plan.holds() {
+                Phase::RebuildFallback
+            } else {
+                Phase::CleanUp
+            }
+        }
+        Phase::TakeHca => {
+            state.lesser = true;
+            Phase::CleanUp
+        }
+        Phase::Rebuild => {
+            state.lesser = true;
+            Phase::RebuildFallback
+        }
+        Phase::RebuildFallback => {
+            state.stuck = true;
+            Phase::CleanUp
+        }
+        Phase::CleanUp => {
+            state.stuck = true;
+            ended(state, Phase::Done)
+        }
+        Phase::CancelCopy => {
+            state.stuck = true;
+            Phase::NeedsOperator
+        }
+        // The source runs; what is left at the destination is paused and harmless.
+        Phase::Discard if state.done.contains(&Phase::Unplug) => Phase::PlugBack,
+        Phase::Discard => restore_transport(state),
+        Phase::PlugBack | Phase::AwaitLinkBack => {
+            state.lesser = true;
+            if state.done.contains(&Phase::Hold) {
+                Phase::RebuildBackFallback
+            } else {
+                ended(state, Phase::RolledBack)
+            }
+        }
+        Phase::TakeBack => {
+            state.lesser = true;
+            ended(state, Phase::RolledBack)
+        }
+        Phase::RebuildBack => {
+            state.lesser = true;
+            Phase::RebuildBackFallback
+        }
+        Phase::RebuildBackFallback => {
+            state.stuck = true;
+            ended(state, Phase::RolledBack)
+        }
+        Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => state.phase,
+    }
+}
+
+fn roll_back(_plan: &Plan, state: &State) -> Phase {
+    if state.phase == Phase::Copy {
+        Phase::CancelCopy
+    } else {
+        Phase::Discard
+    }
+}
+
+fn restore_transport(state: &mut State) -> Phase {
+    if state.done.contains(&Phase::Hold) {
+        Phase::RebuildBack
+    } else if state.done.contains(&Phase::LeaveHca) {
+        Phase::TakeBack
+    } else {
+        ended(state, Phase::RolledBack)
+    }
+}
+
+fn ended(state: &State, otherwise: Phase) -> Phase {
+    if state.stuck {
+        Phase::NeedsOperator
+    } else if state.lesser {
+        Phase::Degraded
+    } else {
+        otherwise
+    }
+}

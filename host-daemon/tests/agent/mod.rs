@@ -1,0 +1,277 @@
+//! Agents that a test plays, at the other end of byte streams in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::BoxFuture;
+use symvirt_host::config::{HostName, VmName};
+use symvirt_host::guest::{Connector, Stream};
+use symvirt_protocol::agent::{DeviceReport, FromAgent, ToAgent};
+use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::link::{Link, Received};
+use symvirt_protocol::rank::{FromRank, Join, Stall, SwitchOrder, ToRank};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+type Ends = BTreeMap<(String, String), DuplexStream>;
+
+/// The agents' side of all channels.
+#[derive(Clone, Default)]
+pub struct Agents {
+    ends: Arc<Mutex<Ends>>,
+    opened: Arc<Notify>,
+}
+
+/// A rank of `vm`.
+pub fn join(vm: &str) -> Join {
+    Join {
+        process: ProcId(vm.bytes().map(u64::from).sum()),
+        pid: 7,
+        program: format!("app-{vm}"),
+        mpi_rank: None,
+        ucx_version: "1.18.1".into(),
+        epoch: Epoch(0),
+    }
+}
+
+/// How the ranks behave.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Willing,
+    Vetoing,
+    Deaf,
+    /// Killed at the moment that its gate is to close.
+    Dying,
+}
+
+/// An agent that can be stopped, its link kept.
+pub struct Played {
+    stop: Arc<Notify>,
+    task: JoinHandle<Agent>,
+}
+
+struct Agent {
+    link: Link<FromAgent, ToAgent>,
+    ranks: Vec<Join>,
+    manner: Manner,
+    order: SwitchOrder,
+}
+
+impl Connector for Agents {
+    fn connect(&self, host: HostName, vm: VmName) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let (daemon, agent) = duplex(64 << 10);
+            self.ends
+                .lock()
+                .unwrap()
+                .insert((vm.to_string(), host.to_string()), agent);
+            self.opened.notify_waiters();
+            Ok(Box::new(daemon) as Box<dyn Stream>)
+        })
+    }
+}
+
+impl Agents {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn connector(&self) -> Arc<dyn Connector> {
+        Arc::new(self.clone())
+    }
+
+    async fn end(&self, vm: &str, host: &str) -> DuplexStream {
+        let key = (vm.to_owned(), host.to_owned());
+        loop {
+            let opened = self.opened.notified();
+            if let Some(end) = self.ends.lock().unwrap().remove(&key) {
+                return end;
+            }
+            // A channel that is open already is opened again when this end goes.
+            tokio::select! {
+                () = opened => {}
+                () = tokio::time::sleep(std::time::Duration::from_millis(5)) => {}
+            }
+        }
+    }
+
+    pub async fn play(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
+        self.start(vm, host, Agent::new(ranks, Manner::Willing))
+            .await
+    }
+
+    pub async fn play_vetoing(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
+        self.start(vm, host, Agent::new(ranks, Manner::Vetoing))
+            .await
+    }
+
+    pub async fn play_dying(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
+        self.start(vm, host, Agent::new(ranks, Manner::Dying)).await
+    }
+
+    pub async fn play_deaf(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
+        self.start(vm, host, Agent::new(ranks, Manner::Deaf)).await
+    }
+
+    /// The agent goes on at another host's end, with all that it remembers.
+    pub async fn move_to(&self, vm: &str, host: &str, played: Played) -> Played {
+        played.stop.notify_one();
+        let agent = played.task.await.unwrap();
+        self.start(vm, host, agent).await
+    }
+
+    async fn start(&self, vm: &str, host: &str, agent: Agent) -> Played {
+        let stream = self.end(vm, host).await;
+        let stop = Arc::new(Notify::new());
+        Played {
+            stop: stop.clone(),
+            task: tokio::spawn(agent.run(stream, stop)),
+        }
+    }
+
+    /// Whole frames of another protocol version.
+    pub async fn play_other_version(&self, vm: &str, host: &str) {
+        let mut stream = self.end(vm, host).await;
+        let mut frame = symvirt_protocol::frame::encode(&0u8).unwrap();
+        frame[4..6].copy_from_slice(&999u16.to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&frame[4..12]);
+        crc.update(&frame[16..]);
+        frame[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+        stream.write_all(&frame).await.unwrap();
+        self.ends
+            .lock()
+            .unwrap()
+            .insert((vm.to_owned(), host.to_owned()), stream);
+    }
+}
+
+impl Agent {
+    fn new(ranks: Vec<Join>, manner: Manner) -> Self {
+        let session = ranks.iter().map(|rank| rank.process.0).sum::<u64>() + 1;
+        // Another life of an agent has another session.
+        let session = session * 1000 + ranks.iter().map(|rank| rank.epoch.0).sum::<u64>();
+        Self {
+            link: Link::new(session),
+            ranks,
+            manner,
+            order: SwitchOrder::MakeBeforeBreak,
+        }
+    }
+
+    async fn run(mut self, mut stream: DuplexStream, stop: Arc<Notify>) -> Self {
+        self.link.reconnected();
+        let mut buffer = vec![0; 4096];
+        loop {
+            let output = self.link.take_output();
+            if stream.write_all(&output).await.is_err() {
+                return self;
+            }
+            tokio::select! {
+                read = stream.read(&mut buffer) => match read {
+                    Ok(n) if n > 0 => {
+                        for received in self.link.receive(&buffer[..n]) {
+                            self.hear(received);
+                        }
+                    }
+                    _ => return self,
+                },
+                () = stop.notified() => return self,
+            }
+        }
+    }
+
+    fn hear(&mut self, received: Received<ToAgent>) {
+        match received {
+            Received::Session { .. } => {
+                let ranks = self.ranks.clone();
+                let hello = FromAgent::Hello {
+                    guest: "g".into(),
+                    agent_version: "1".into(),
+                    ranks,
+                };
+                self.link.send(&hello).unwrap();
+            }
+            Received::Message(ToAgent::ReportDevices) => {
+                self.link
+                    .send(&FromAgent::Devices(DeviceReport::default()))
+                    .unwrap();
+            }
+            Received::Message(ToAgent::Prepare { epoch, .. }) => {
+                let answer = match self.manner {
+                    Manner::Vetoing => FromRank::Veto {
+                        epoch,
+                        reason: "no memory".into(),
+                    },
+                    _ => FromRank::Published {
+                        epoch,
+                        addresses: vec![],
+                        hellos: vec![],
+                    },
+                };
+                self.answer(&answer);
+            }
+            Received::Message(ToAgent::Ranks(messages)) => {
+                for (_, message) in messages {
+                    self.obey(&message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, answer: &FromRank) {
+        if self.manner == Manner::Deaf {
+            return;
+        }
+        let answers = self
+            .ranks
+            .iter()
+            .map(|rank| (rank.process, answer.clone()))
+            .collect();
+        self.link.send(&FromAgent::Ranks(answers)).unwrap();
+    }
+
+    fn obey(&mut self, message: &ToRank) {
+        let stall = Stall {
+            total_us: 100,
+            ..Stall::default()
+        };
+        let answer = match message {
+            ToRank::Peers { epoch, .. } => FromRank::Ready { epoch: *epoch },
+            ToRank::Commit { .. } if self.manner == Manner::Dying => {
+                for rank in std::mem::take(&mut self.ranks) {
+                    let (process, pid) = (rank.process, rank.pid);
+                    let gone = FromAgent::Gone { process, pid };
+                    self.link.send(&gone).unwrap();
+                }
+                return;
+            }
+            ToRank::Commit { epoch, order } => {
+                self.order = *order;
+                FromRank::Counters {
+                    epoch: *epoch,
+                    sent: vec![],
+                    syncs: vec![],
+                }
+            }
+            ToRank::Expect { epoch, .. } => FromRank::Drained {
+                epoch: *epoch,
+                stall,
+            },
+            ToRank::Release { epoch } => FromRank::Released {
+                epoch: *epoch,
+                release_us: 5,
+            },
+            ToRank::Open { epoch } => FromRank::Opened {
+                epoch: *epoch,
+                stall,
+            },
+            ToRank::Abort { epoch } => FromRank::Aborted { epoch: *epoch },
+            ToRank::Welcome(_) | ToRank::Prepare { .. } | ToRank::Matched { .. } => return,
+        };
+        self.answer(&answer);
+    }
+}

@@ -1,0 +1,175 @@
+//! Two daemons with real sockets, certificates and QEMUs, in a namespace of their own.
+#![allow(clippy::unwrap_used)] // A test that fails may panic.
+
+mod daemons;
+#[allow(dead_code)] // Shared with another test program.
+mod vms;
+
+use daemons::{Bed, Running, migrate};
+use serde_json::{Value, json};
+use symvirt_host::api::model::{VmInfo, VmState};
+use symvirt_host::operation::Phase;
+use vms::{Host, inside_namespace};
+
+/// A VM of the gang `job` that needs no HCA.
+fn spec(host: &Host, name: &str, mac: &str) -> Value {
+    let mut spec = serde_json::to_value(host.spec()).unwrap();
+    spec["name"] = json!(name);
+    spec["net"] = json!([{ "mac": mac }]);
+    spec["hca"] = Value::Null;
+    spec["disk"] = json!([]);
+    spec
+}
+
+fn ready() -> (Host, Bed) {
+    let up = std::process::Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(up.unwrap().success());
+    let host = Host::new();
+    let bed = Bed::new(host.folder.path());
+    (host, bed)
+}
+
+async fn with_gang(host: &Host, bed: &Bed) -> Running {
+    let a = bed.start("a").await;
+    a.start_vm(&spec(host, "vm1", "52:54:00:00:00:01"))
+        .await
+        .unwrap();
+    a.start_vm(&spec(host, "vm2", "52:54:00:00:00:02"))
+        .await
+        .unwrap();
+    a
+}
+
+fn running(vms: &[VmInfo]) -> Vec<&str> {
+    assert!(vms.iter().all(|vm| vm.state == VmState::Running), "{vms:?}");
+    vms.iter().map(|vm| vm.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_gang_crosses_and_comes_back_and_nothing_stays_behind() {
+    if !inside_namespace("a_gang_crosses_and_comes_back_and_nothing_stays_behind") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let b = bed.start("b").await;
+    let there = a.moves_to("b").await;
+    assert!(a.vms().await.is_empty());
+    assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
+    let report = there.report.unwrap();
+    assert!(
+        report
+            .vms
+            .iter()
+            .all(|vm| vm.bytes > 0 && vm.downtime_ms.is_some()),
+        "{report:?}"
+    );
+    b.moves_to("a").await;
+    assert!(b.vms().await.is_empty());
+    assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
+    assert_eq!(vms::taps().len(), 2);
+}
+
+#[tokio::test]
+async fn a_cancelled_migration_leaves_the_gang_running_at_its_source() {
+    if !inside_namespace("a_cancelled_migration_leaves_the_gang_running_at_its_source") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let b = bed.start("b").await;
+    let mut slowly = migrate("b");
+    slowly["limits"] = json!({ "bandwidth": 65536 });
+    let begun = a.begin(slowly).await.unwrap();
+    a.wait(&begun, |shown| shown.phase == Phase::Copy).await;
+    assert_eq!(a.begin(migrate("b")).await.unwrap_err().code, "busy");
+    a.cancel(&begun).await.unwrap();
+    let ended = a.finish(&begun).await;
+    assert_eq!(ended.phase, Phase::RolledBack);
+    assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
+    assert!(b.vms().await.is_empty());
+    assert_eq!(a.cancel(&begun).await.unwrap_err().code, "cannot-cancel");
+    // What was reserved and set for the first time does not stand in the way of the second.
+    a.moves_to("b").await;
+}
+
+#[tokio::test]
+async fn vms_outlive_their_daemon_and_a_new_one_takes_them_up() {
+    if !inside_namespace("vms_outlive_their_daemon_and_a_new_one_takes_them_up") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let before: Vec<_> = a.vms().await.iter().map(|vm| vm.pid).collect();
+    a.end().await;
+    let a = bed.start("a").await;
+    let after = a.vms().await;
+    assert_eq!(running(&after), ["vm1", "vm2"]);
+    assert_eq!(after.iter().map(|vm| vm.pid).collect::<Vec<_>>(), before);
+    let _b = bed.start("b").await;
+    a.moves_to("b").await;
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_by_name_and_nothing_changes() {
+    if !inside_namespace("what_cannot_work_is_refused_by_name_and_nothing_changes") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let refused = async |request: Value| a.begin(request).await.unwrap_err().code;
+    let mut unknown = migrate("b");
+    unknown["gang"] = json!("nobody");
+    assert_eq!(refused(unknown).await, "unknown-gang");
+    assert_eq!(refused(migrate("c")).await, "unknown-host");
+    assert_eq!(refused(migrate("a")).await, "already-there");
+    assert_eq!(refused(migrate("b")).await, "unreachable");
+    let twice = a.start_vm(&spec(&host, "vm1", "52:54:00:00:00:03")).await;
+    assert_eq!(twice.unwrap_err().code, "vm-exists");
+    let switch = json!({ "operation": "switch", "gang": "job", "to": "native" });
+    assert_eq!(refused(switch).await, "no-agent");
+
+    let full = Running::start(bed.config("b", "pki", "40MiB")).await;
+    assert_eq!(refused(migrate("b")).await, "destination-full");
+    full.end().await;
+
+    daemons::pki(&bed.folder.join("other-pki"));
+    let stranger = Running::start(bed.config("b", "other-pki", "1GiB")).await;
+    assert_eq!(refused(migrate("b")).await, "certificates");
+    stranger.end().await;
+    assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
+
+    // After all these refusals the way is free.
+    let _b = bed.start("b").await;
+    a.moves_to("b").await;
+}
+
+#[tokio::test]
+async fn a_copy_whose_daemon_was_killed_is_undone_by_the_next() {
+    if !inside_namespace("a_copy_whose_daemon_was_killed_is_undone_by_the_next") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = bed.start_killable("a").await;
+    for (name, mac) in [("vm1", "52:54:00:00:00:01"), ("vm2", "52:54:00:00:00:02")] {
+        let started = a.client.start_vm(&spec(&host, name, mac)).await;
+        started.unwrap();
+    }
+    let b = bed.start("b").await;
+    let mut slowly = migrate("b");
+    slowly["limits"] = json!({ "bandwidth": 65536 });
+    let begun = a.client.begin(slowly).await.unwrap();
+    let copying = |shown: &symvirt_host::api::model::OperationInfo| shown.phase == Phase::Copy;
+    a.client.wait(&begun, copying).await;
+    a.kill().await;
+
+    let a = bed.start_killable("a").await;
+    let ended = a.client.finish(&begun).await;
+    assert_eq!(ended.phase, Phase::RolledBack, "{:?}", ended.reason);
+    assert_eq!(running(&a.client.vms().await), ["vm1", "vm2"]);
+    assert!(b.vms().await.is_empty());
+    a.client.moves_to("b").await;
+    a.kill().await;
+}

@@ -1,0 +1,185 @@
+//! A gang's coordinator and channels, against agents that a test plays.
+
+#![allow(clippy::unwrap_used)] // A test that fails may panic.
+
+mod agent;
+
+use std::time::Duration;
+
+use agent::{Agents, join};
+use symvirt_host::guest::{AgentView, Gang};
+use symvirt_host::operation::Target;
+use symvirt_host::operation::effects::{Guests, HandOver, SwitchFailure};
+use symvirt_protocol::agent::DeviceReport;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn gang(agents: &Agents) -> Gang {
+    Gang::start(
+        "job".parse().unwrap(),
+        agents.connector(),
+        0,
+        Target::Native,
+    )
+}
+
+async fn until(gang: &Gang, enough: impl Fn(&symvirt_host::guest::GangView) -> bool) {
+    let waited = async {
+        while !enough(&gang.view()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waited)
+        .await
+        .unwrap_or_else(|_| panic!("{:?}", gang.view()));
+}
+
+#[tokio::test]
+async fn ranks_on_two_guests_switch_and_report_their_stalls() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+        agents.play(vm, "a", vec![join(vm)]).await;
+    }
+    until(&gang, |view| view.ranks.len() == 2).await;
+    let switched = gang.switch(Target::Fallback, LIMIT).await.unwrap();
+    assert_eq!(switched.stalls.len(), 2);
+    until(&gang, |view| {
+        view.epoch == 1 && view.interconnect == Target::Fallback
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gang_is_held_and_rebuilt_after_its_guest_has_moved() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    let vm = "vm1".parse().unwrap();
+    gang.attach(&vm, &"a".parse().unwrap());
+    let played = agents.play("vm1", "a", vec![join("vm1")]).await;
+    until(&gang, |view| view.ranks.len() == 1).await;
+    gang.hold(LIMIT).await.unwrap();
+    // The guest's memory, its agent's link included, is on the other host now.
+    gang.moved(&vm, &"b".parse().unwrap());
+    agents.move_to("vm1", "b", played).await;
+    let rebuilt = gang.rebuild(Target::Native, LIMIT).await.unwrap();
+    assert_eq!(rebuilt.stalls.len(), 1);
+}
+
+#[tokio::test]
+async fn a_rank_that_vetoes_leaves_the_gang_where_it_was() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    gang.attach(&"vm1".parse().unwrap(), &"a".parse().unwrap());
+    agents.play_vetoing("vm1", "a", vec![join("vm1")]).await;
+    until(&gang, |view| view.ranks.len() == 1).await;
+    // It is asked several times, with pauses.
+    tokio::time::pause();
+    let failure = gang.switch(Target::Fallback, LIMIT).await.unwrap_err();
+    tokio::time::resume();
+    assert!(matches!(&failure, SwitchFailure::Aborted(why) if why.contains("no memory")));
+    until(&gang, |view| {
+        view.epoch == 0 && view.interconnect == Target::Native
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_silent_rank_ends_the_switch_in_time_by_name() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    gang.attach(&"vm1".parse().unwrap(), &"a".parse().unwrap());
+    agents.play_deaf("vm1", "a", vec![join("vm1")]).await;
+    until(&gang, |view| view.ranks.len() == 1).await;
+    // Patience for the switch, then for its abort, which this rank does not answer either.
+    tokio::time::pause();
+    let failure = gang.switch(Target::Fallback, LIMIT).await.unwrap_err();
+    assert!(failure.to_string().contains("vm1"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_device_report_is_kept_until_the_next_is_asked_for() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    let vm = "vm1".parse().unwrap();
+    gang.attach(&vm, &"a".parse().unwrap());
+    agents.play("vm1", "a", vec![]).await;
+    until(&gang, |view| {
+        view.guests
+            .values()
+            .any(|guest| guest.devices == Some(DeviceReport::default()))
+    })
+    .await;
+    assert!(gang.devices(&vm).is_some());
+    gang.ask_devices(&vm);
+    until(&gang, |view| {
+        view.guests.values().any(|guest| guest.devices.is_some())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_agent_of_another_version_is_named_as_such() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    gang.attach(&"vm1".parse().unwrap(), &"a".parse().unwrap());
+    agents.play_other_version("vm1", "a").await;
+    until(&gang, |view| {
+        view.guests.values().any(
+            |guest| matches!(&guest.agent, AgentView::Incompatible(why) if why.contains("999")),
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gang_that_is_handed_over_is_known_by_its_ranks() {
+    let agents = Agents::new();
+    let first = gang(&agents);
+    let vm = "vm1".parse().unwrap();
+    first.attach(&vm, &"a".parse().unwrap());
+    let mut rank = join("vm1");
+    agents.play("vm1", "a", vec![rank.clone()]).await;
+    until(&first, |view| view.ranks.len() == 1).await;
+    first.switch(Target::Fallback, LIMIT).await.unwrap();
+    let HandOver {
+        epoch,
+        interconnect,
+        agents: heard,
+    } = first.hand_over().await;
+    assert_eq!((epoch, interconnect), (1, Target::Fallback));
+    assert_eq!(heard, std::slice::from_ref(&vm));
+
+    let second = Gang::start(
+        "job".parse().unwrap(),
+        agents.connector(),
+        epoch,
+        interconnect,
+    );
+    second.attach(&vm, &"a".parse().unwrap());
+    rank.epoch = symvirt_protocol::ids::Epoch(1);
+    agents.play("vm1", "a", vec![rank]).await;
+    assert!(second.heard(&heard, LIMIT).await);
+    until(&second, |view| view.ranks.len() == 1).await;
+    second.switch(Target::Native, LIMIT).await.unwrap();
+    until(&second, |view| view.epoch == 2).await;
+}
+
+#[tokio::test]
+async fn a_rank_that_is_killed_in_mid_switch_ends_it_by_name() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+    }
+    agents.play("vm1", "a", vec![join("vm1")]).await;
+    agents.play_dying("vm2", "a", vec![join("vm2")]).await;
+    until(&gang, |view| view.ranks.len() == 2).await;
+    let failure = gang.hold(LIMIT).await.unwrap_err();
+    let said = failure.to_string();
+    assert!(said.contains("died") && said.contains("app-vm2"), "{said}");
+    until(&gang, |view| view.ranks.len() == 1).await;
+    // Who is left can be moved again.
+    gang.switch(Target::Fallback, LIMIT).await.unwrap();
+}

@@ -1,0 +1,383 @@
+//! The source's side of a migration.
+
+use std::time::Duration;
+
+use qapi_qmp::MIGRATION;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::progress::{Answer, Progress, ask, is_over};
+use super::{Endpoint, MigrateError, Settings, Status, configure};
+use crate::client::Client;
+use crate::commands;
+use crate::error::{CloseReason, CommandName, Error};
+use crate::event::{Event, EventError, Events, Timestamp};
+
+/// How long an event is waited for whose news an answer already brought.
+const EVENT_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a machine may take to run again after its migration came to nothing.
+const SETTLING_LIMIT: Duration = Duration::from_secs(5);
+
+/// A migration that was started here. Dropping it stops observing, not migrating.
+#[derive(Debug)]
+pub struct Outgoing {
+    client: Client,
+    to: String,
+    progress: watch::Receiver<Progress>,
+    observer: JoinHandle<()>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.observer.abort();
+    }
+}
+
+/// How a request to cancel ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cancelled {
+    /// Cancelled, or failed by itself: the machine is here and runs on as before.
+    StillHere,
+    /// Too late: it completed, and the machine is at the destination.
+    Moved,
+}
+
+impl Outgoing {
+    /// Resets and configures, then starts; the numbers are asked for every `interval`.
+    ///
+    /// If it is dropped before it returns, the migration may have been started: cancel it.
+    ///
+    /// # Errors
+    /// [`MigrateError::Blocked`] or [`MigrateError::Command`]; nothing was started, unless the
+    /// connection was lost or QEMU did not answer in time.
+    pub async fn start(
+        client: &Client,
+        to: &Endpoint,
+        settings: &Settings,
+        interval: Duration,
+    ) -> Result<Outgoing, MigrateError> {
+        let to = to.to_string();
+        let failed = |step| {
+            let with = to.clone();
+            move |source| MigrateError::Command { step, with, source }
+        };
+        configure(client, settings)
+            .await
+            .map_err(failed("configuration"))?;
+        let events = client.subscribe();
+        let command = commands::migrate {
+            uri: Some(to.clone()),
+            channels: None,
+            detach: None,
+            resume: None,
+        };
+        if let Err(source) = client.execute(command).await {
+            if source.refusal().is_some() {
+                let reasons = super::query(client)
+                    .await
+                    .map_err(failed("start"))?
+                    .blocked_reasons;
+                if !reasons.is_empty() {
+                    return Err(MigrateError::Blocked { reasons });
+                }
+            }
+            return Err(failed("start")(source));
+        }
+        Ok(Outgoing::observe(
+            client,
+            to,
+            events,
+            interval,
+            Progress::default(),
+        ))
+    }
+
+    /// Takes over a migration that another client started, for example this program before its
+    /// restart. `to` names it in errors. What QEMU shows is taken at its word: call it only if a
+    /// migration is known to have been started.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`].
+    pub async fn attach(
+        client: &Client,
+        to: &Endpoint,
+        interval: Duration,
+    ) -> Result<Outgoing, MigrateError> {
+        let with = to.to_string();
+        let events = client.subscribe();
+        let progress = super::query(client)
+            .await
+            .map_err(|source| MigrateError::Command {
+                step: "take-over",
+                with: with.clone(),
+                source,
+            })?;
+        Ok(Outgoing::observe(client, with, events, interval, progress))
+    }
+
+    fn observe(
+        client: &Client,
+        to: String,
+        events: Events,
+        interval: Duration,
+        progress: Progress,
+    ) -> Outgoing {
+        let (sender, receiver) = watch::channel(progress);
+        let observer = tokio::spawn(observe(client.clone(), events, interval, sender));
+        Outgoing {
+            client: client.clone(),
+            to,
+            progress: receiver,
+            observer,
+        }
+    }
+
+    /// The progress as a stream: the latest value, and a wake-up for each new one. Its `history`
+    /// has every status, also those that passed between two looks. It ends when the migration
+    /// or the connection ends.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits until `reached` holds or the migration is over, at most `limit`. Cancel-safe. After
+    /// a failure the machine has left the state of migrating and takes commands like `cont`.
+    ///
+    /// # Errors
+    /// [`MigrateError::Failed`], [`MigrateError::Cancelled`], [`MigrateError::Timeout`] (it goes
+    /// on), [`MigrateError::Command`] when the connection was lost (it may go on).
+    pub async fn wait_until(
+        &self,
+        limit: Duration,
+        mut reached: impl FnMut(&Progress) -> bool,
+    ) -> Result<Progress, MigrateError> {
+        let mut receiver = self.progress.clone();
+        let wait = receiver.wait_for(|progress| reached(progress) || progress.is_over());
+        let outcome = match tokio::time::timeout(limit, wait).await {
+            Ok(Ok(progress)) => Some(progress.clone()),
+            Ok(Err(_)) => None,
+            Err(_) => {
+                let status = self.progress.borrow().status;
+                return Err(MigrateError::Timeout {
+                    with: self.to.clone(),
+                    status,
+                    limit,
+                });
+            }
+        };
+        match outcome {
+            Some(progress) => {
+                if matches!(progress.status, Status::failed | Status::cancelled) {
+                    self.settled().await;
+                }
+                self.judge(progress)
+            }
+            None => Err(self.lost().await),
+        }
+    }
+
+    /// Waits until it stands in `pre-switchover`: the machine is stopped and everything but the
+    /// last pages is at the destination. Needs [`Settings::pause_before_switchover`].
+    ///
+    /// # Errors
+    /// As [`Outgoing::wait_until`].
+    pub async fn wait_for_switchover(&self, limit: Duration) -> Result<Progress, MigrateError> {
+        self.wait_until(limit, |progress| progress.status == Status::pre_switchover)
+            .await
+    }
+
+    /// Waits until it is completed. A failed or cancelled migration is an error, and the machine
+    /// is here as before.
+    ///
+    /// # Errors
+    /// As [`Outgoing::wait_until`].
+    pub async fn finish(&self, limit: Duration) -> Result<Progress, MigrateError> {
+        self.wait_until(limit, |progress| progress.status == Status::completed)
+            .await
+    }
+
+    /// Lets a migration in `pre-switchover` go on. With a return path this is the point after
+    /// which only QEMU's `completed` or `failed` says where the machine is.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`].
+    pub async fn continue_switchover(&self) -> Result<(), MigrateError> {
+        let command = commands::migrate_continue {
+            state: Status::pre_switchover,
+        };
+        self.command("continuation", command).await
+    }
+
+    /// Cancels and waits for the end, at most `limit`.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`], [`MigrateError::Timeout`].
+    pub async fn cancel(&self, limit: Duration) -> Result<Cancelled, MigrateError> {
+        self.command("cancellation", commands::migrate_cancel {})
+            .await?;
+        match self.finish(limit).await {
+            Ok(_) => Ok(Cancelled::Moved),
+            Err(MigrateError::Cancelled { .. } | MigrateError::Failed { .. }) => {
+                Ok(Cancelled::StillHere)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Changes the downtime limit while it runs.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`].
+    pub async fn set_downtime_limit(&self, limit: Duration) -> Result<(), MigrateError> {
+        let set = super::set_downtime_limit(&self.client, limit).await;
+        set.map_err(|source| self.failed("downtime limit", source))
+    }
+
+    /// Changes the bandwidth while it runs, in bytes per second; 0 for no limit.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`].
+    pub async fn set_bandwidth(&self, bytes_per_second: u64) -> Result<(), MigrateError> {
+        let set = super::set_bandwidth(&self.client, bytes_per_second).await;
+        set.map_err(|source| self.failed("bandwidth", source))
+    }
+
+    async fn command<C>(&self, step: &'static str, command: C) -> Result<(), MigrateError>
+    where
+        C: qapi_qmp::QmpCommand,
+    {
+        let done = self.client.execute(command).await;
+        done.map(|_| ()).map_err(|source| self.failed(step, source))
+    }
+
+    fn failed(&self, step: &'static str, source: Error) -> MigrateError {
+        MigrateError::Command {
+            step,
+            with: self.to.clone(),
+            source,
+        }
+    }
+
+    /// QEMU announces that a migration came to nothing before it lets the machine run again, and
+    /// until then refuses to be told so. Waits for that, not for long: the outcome is known.
+    async fn settled(&self) {
+        let mut events = self.client.subscribe();
+        let status = self.client.execute(commands::query_status {}).await;
+        if status.is_ok_and(|status| status.status == commands::RunState::finish_migrate) {
+            let resumed = |event: &Event| (event.name == "RESUME").then_some(());
+            if let Err(error) = events.wait("RESUME", SETTLING_LIMIT, resumed).await {
+                tracing::warn!(%error, "the machine does not run again");
+            }
+        }
+    }
+
+    fn judge(&self, progress: Progress) -> Result<Progress, MigrateError> {
+        let with = self.to.clone();
+        match progress.status {
+            Status::failed => {
+                let reason = progress
+                    .error
+                    .unwrap_or_else(|| "QEMU gives no reason".to_owned());
+                Err(MigrateError::Failed { with, reason })
+            }
+            Status::cancelled => Err(MigrateError::Cancelled { with }),
+            _ => Ok(progress),
+        }
+    }
+
+    /// The observer ends before the migration only with the connection.
+    async fn lost(&self) -> MigrateError {
+        let reason = match self.client.is_closed() {
+            true => self.client.closed().await,
+            false => CloseReason::EndOfStream,
+        };
+        let socket = self.client.socket().into();
+        let command = CommandName::Borrowed("migrate");
+        self.failed(
+            "observation",
+            Error::Closed {
+                socket,
+                command,
+                source: reason,
+            },
+        )
+    }
+}
+
+/// Publishes what events and answers say until the migration is over or the connection gone.
+async fn observe(
+    client: Client,
+    mut events: Events,
+    interval: Duration,
+    progress: watch::Sender<Progress>,
+) {
+    // Without a status yet, answers may be about an earlier migration.
+    let mut begun = progress.borrow().status != Status::none;
+    let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !progress.borrow().is_over() {
+        let mut change = None;
+        let mut trust_answer = false;
+        tokio::select! {
+            event = events.next() => match event {
+                Ok(event) => match event.decode::<MIGRATION>() {
+                    Some(MIGRATION { status }) => {
+                        begun |= status == Status::setup;
+                        change = begun.then_some((status, event.timestamp));
+                    }
+                    None => continue,
+                },
+                Err(EventError::Lagged { .. }) => trust_answer = begun,
+                Err(EventError::Closed { .. }) => return,
+            },
+            _ = tick.tick() => {}
+        }
+        // A status is passed on before anything is asked: somebody waits for the switchover. An
+        // end is passed on together with its numbers.
+        if let Some((status, at)) = change.filter(|(status, _)| !is_over(*status)) {
+            progress.send_modify(|progress| progress.enter(status, at));
+        }
+        let answer = match ask(&client).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_closed() => return,
+            Err(error) => {
+                tracing::debug!(%error, "no progress this time");
+                Answer::default()
+            }
+        };
+        // Its status may be older than an event that overtook it, but an end is an end.
+        let learned = (answer.status)
+            .filter(|status| begun && change.is_none() && (trust_answer || is_over(*status)));
+        let rest = match learned {
+            Some(status) => until(&mut events, status).await,
+            None => Vec::new(),
+        };
+        progress.send_modify(|progress| {
+            if begun {
+                progress.update(&answer);
+            }
+            if let Some((status, at)) = change {
+                progress.enter(status, at);
+            }
+            for (status, at) in rest {
+                progress.enter(status, at);
+            }
+        });
+    }
+}
+
+/// The changes up to `status`, which an answer already told: its event is only behind, and has
+/// the time.
+async fn until(events: &mut Events, status: Status) -> Vec<(Status, Option<Timestamp>)> {
+    let mut changes = Vec::new();
+    let arrived = events.wait("the event of a known status", EVENT_LIMIT, |event| {
+        let change = event.decode::<MIGRATION>()?.status;
+        changes.push((change, event.timestamp));
+        (change == status).then_some(())
+    });
+    if arrived.await.is_err() {
+        changes.push((status, None));
+    }
+    changes
+}

@@ -1,0 +1,443 @@
+//! The coordinator of a gang: one switch after another, pure. What agents say goes in, messages
+//! and outcomes come out; the driver owns channels, clock and journal.
+//!
+//! ```text
+//!          switch(make-before-break)                  switch(break-before-make)
+//!  Idle ────────────┬───────────────────────────────────────────┐
+//!    ▲              ▼                                           ▼
+//!    │           Prepare ─► WireUp ═ Voted ═► Commit ─► Drain ═ Committed ═► Release
+//!    │              ▲         │                │                              │  │
+//!    │      rebuild │         │ (held)         │ Abort: up to here            │  │
+//!    │              │         ▼                ▼                              │  │
+//!    │             Held     Open             Abort ═ Aborted ═► Idle or Held  │  │
+//!    │              ▲         │                                               │  │
+//!    │              └─────────┼──────────────────── Held ═════════════════════┘  │
+//!    └──════ Opened ══════════┴──────────────────── Released ════════════════════┘
+//! ```
+//!
+//! * No `Commit` before every member is `Ready`, no `Expect` before every `Counters`, no
+//!   `Release` before every `Drained`.
+//! * Totals per receiving worker are those of all members plus those of ranks that left in the
+//!   closing epoch.
+//! * A rank that joins during a switch is parked until it ends; one that leaves before `Expect`
+//!   makes it abandoned, to be tried again.
+//! * A rank that dies, or an agent that loses its memory, fails the switch: undone on the others
+//!   before `Expect`, carried on as far as they can after it, unannounced.
+//! * A guest speaks for its own ranks only. Messages of other epochs, repeated or out of phase,
+//!   change nothing.
+//! * Tables and totals go once to each guest, whatever its number of ranks.
+//!
+//! It does not choose epochs (see [`Gang::next_epoch`]), know devices, or retransmit
+//! ([`crate::link`] does).
+
+mod outcome;
+mod roster;
+mod round;
+mod steps;
+
+use crate::agent::{FromAgent, Recipient, ToAgent};
+use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::rank::{
+    FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerAddress, WorkerCount,
+};
+use crate::transport::{Interconnect, Transports};
+
+pub use outcome::{Effect, GuestId, Outcome, Phase, RankName, RankStall, Reason, Refusal};
+use roster::{Member, Roster};
+use round::Round;
+
+/// All ranks of one job, and the switch under way.
+#[derive(Debug)]
+pub struct Gang {
+    epoch: Epoch,
+    last_used: Epoch,
+    interconnect: Interconnect,
+    /// Addresses published in the last switch that committed.
+    table: Vec<WorkerAddress>,
+    roster: Roster,
+    round: Option<Round>,
+}
+
+impl Gang {
+    /// A gang whose job starts on `interconnect`, in epoch 0.
+    pub fn new(interconnect: Interconnect) -> Self {
+        Self::resume(Epoch(0), interconnect)
+    }
+
+    /// A gang that an earlier coordinator left in `epoch`. Ranks that join before the next switch
+    /// get no table of current addresses.
+    pub fn resume(epoch: Epoch, interconnect: Interconnect) -> Self {
+        Gang {
+            epoch,
+            last_used: epoch,
+            interconnect,
+            table: Vec::new(),
+            roster: Roster::default(),
+            round: None,
+        }
+    }
+
+    /// The epoch that the members are in.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The smallest epoch that [`Gang::switch`] accepts.
+    pub fn next_epoch(&self) -> Epoch {
+        Epoch(self.last_used.0.saturating_add(1))
+    }
+
+    /// The interconnect that the members are on.
+    pub fn interconnect(&self) -> &Interconnect {
+        &self.interconnect
+    }
+
+    /// The members.
+    pub fn ranks(&self) -> impl Iterator<Item = RankName> {
+        self.roster.members.values().map(Member::name)
+    }
+
+    /// How many ranks wait for the end of the switch to be welcomed.
+    pub fn parked(&self) -> usize {
+        self.roster.parked.len()
+    }
+
+    /// Guests whose agent is connected.
+    pub fn guests(&self) -> impl Iterator<Item = &GuestId> {
+        self.roster.guests.iter()
+    }
+
+    /// Where the switch under way stands, `None` if there is none.
+    pub fn phase(&self) -> Option<(Epoch, Phase)> {
+        self.round.as_ref().map(|round| (round.epoch, round.phase))
+    }
+
+    /// Members whose answer the switch waits for.
+    pub fn waiting(&self) -> Vec<RankName> {
+        let waiting = self.round.iter().flat_map(|round| &round.waiting);
+        waiting
+            .filter_map(|process| self.roster.members.get(process))
+            .map(Member::name)
+            .collect()
+    }
+
+    /// Starts a switch. With no members it runs through at once.
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`], [`Refusal::Stale`]; nothing has changed.
+    pub fn switch(
+        &mut self,
+        epoch: Epoch,
+        interconnect: Interconnect,
+        order: SwitchOrder,
+    ) -> Result<Vec<Effect>, Refusal> {
+        if let Some((epoch, phase)) = self.phase() {
+            return Err(Refusal::Busy { epoch, phase });
+        }
+        if epoch <= self.last_used {
+            return Err(Refusal::Stale {
+                asked: epoch,
+                last: self.last_used,
+            });
+        }
+        self.last_used = epoch;
+        let round = Round::new(epoch, interconnect, order);
+        let first = round.phase;
+        self.round = Some(round);
+        let mut effects = Vec::new();
+        self.enter(first, &mut effects);
+        Ok(effects)
+    }
+
+    /// Rebuilds a held gang onto `interconnect`, in the epoch of its hold.
+    ///
+    /// # Errors
+    /// [`Refusal::NotHeld`]; nothing has changed.
+    pub fn rebuild(&mut self, interconnect: Interconnect) -> Result<Vec<Effect>, Refusal> {
+        match &mut self.round {
+            Some(round) if round.phase == Phase::Held => round.rebuild(interconnect),
+            _ => return Err(Refusal::NotHeld),
+        }
+        let mut effects = Vec::new();
+        self.enter(Phase::Prepare, &mut effects);
+        Ok(effects)
+    }
+
+    /// Undoes the switch (or rebuild) under way on all ranks. While that goes on already, does
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Idle`], [`Refusal::PastAbort`]; nothing has changed.
+    pub fn abort(&mut self) -> Result<Vec<Effect>, Refusal> {
+        let round = self.round.as_ref().ok_or(Refusal::Idle)?;
+        let mut effects = Vec::new();
+        if round.can_abort() {
+            self.abandon(round::Abort::Retry(Reason::Cancelled), &mut effects);
+        } else if round.phase != Phase::Abort {
+            return Err(Refusal::PastAbort {
+                epoch: round.epoch,
+                phase: round.phase,
+            });
+        }
+        Ok(effects)
+    }
+
+    /// The driver's patience with the present phase is over: the switch is undone if that is
+    /// possible, otherwise failed, and goes on unannounced.
+    pub fn time_out(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let Some((_, phase)) = self.phase() else {
+            return effects;
+        };
+        let reason = Reason::TimedOut {
+            phase,
+            waiting: self.waiting(),
+        };
+        let absent = self
+            .roster
+            .members
+            .iter()
+            .filter(|(_, member)| member.absent);
+        for process in absent.map(|(process, _)| *process).collect::<Vec<_>>() {
+            self.rank_gone(process, &mut effects);
+        }
+        match &self.round {
+            None => {}
+            // Some of the missing were dead, and that decided the round.
+            Some(round) if round.phase != phase => {}
+            Some(round) if round.phase == Phase::Held => {}
+            Some(round) if round.can_abort() => {
+                self.abandon(round::Abort::Retry(reason), &mut effects);
+            }
+            Some(_) => self.report_failure(reason, &mut effects),
+        }
+        effects
+    }
+
+    /// A message from a guest's agent. Device reports and problems are for the driver.
+    pub fn hear(&mut self, guest: &GuestId, message: FromAgent) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match message {
+            FromAgent::Hello { ranks, .. } => self.hello(guest, ranks, &mut effects),
+            FromAgent::Ranks(messages) => {
+                for (process, message) in messages {
+                    self.hear_rank(guest, process, message, &mut effects);
+                }
+            }
+            FromAgent::Gone { process, .. } => {
+                if self.roster.is_member_of(process, guest) {
+                    self.rank_gone(process, &mut effects);
+                } else if !self.roster.is_elsewhere(process, guest) {
+                    self.roster.unpark(process);
+                }
+            }
+            FromAgent::Devices(_) | FromAgent::Problem { .. } => {}
+        }
+        effects
+    }
+
+    /// The guest is lost for good (its VM is gone), not merely disconnected: so are its ranks.
+    pub fn lose_guest(&mut self, guest: &GuestId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.roster.guests.remove(guest);
+        self.roster.parked.retain(|(home, _)| home != guest);
+        for process in self.members_of(guest) {
+            self.rank_gone(process, &mut effects);
+        }
+        effects
+    }
+
+    fn members_of(&self, guest: &GuestId) -> Vec<ProcId> {
+        let members = self
+            .roster
+            .members
+            .iter()
+            .filter(|(_, member)| member.guest == *guest);
+        members.map(|(process, _)| *process).collect()
+    }
+
+    /// A new session with an agent: it knows nothing of a switch under way.
+    fn hello(&mut self, guest: &GuestId, ranks: Vec<Join>, effects: &mut Vec<Effect>) {
+        self.roster.guests.insert(guest.clone());
+        self.roster.parked.retain(|(home, _)| home != guest);
+        for process in self.members_of(guest) {
+            if let Some(member) = self.roster.members.get_mut(&process) {
+                member.absent = true;
+            }
+        }
+        let was_empty = self.roster.members.is_empty();
+        let mut newcomers = false;
+        let mut back = Vec::new();
+        for join in ranks {
+            if self.roster.is_elsewhere(join.process, guest) || !self.roster.has_room(guest) {
+                continue;
+            }
+            if was_empty && join.epoch > self.epoch && self.round.is_none() {
+                // An earlier coordinator took them there.
+                self.epoch = join.epoch;
+                self.last_used = self.last_used.max(join.epoch);
+            }
+            newcomers |= !self.roster.members.contains_key(&join.process);
+            back.push((join.process, join.epoch));
+            self.admit(guest, join);
+        }
+        let undoable = self.round.as_ref().is_some_and(Round::can_abort);
+        let affected = |process: &ProcId| undoable || self.is_awaited(*process);
+        if newcomers || self.members_of(guest).iter().any(affected) {
+            self.agent_restarted(guest, newcomers, effects);
+        }
+        for (process, epoch) in back {
+            self.catch_up(process, epoch, effects);
+        }
+        effects.push(self.current(guest));
+    }
+
+    fn is_awaited(&self, process: ProcId) -> bool {
+        self.round
+            .as_ref()
+            .is_some_and(|round| round.waiting.contains(&process))
+    }
+
+    fn admit(&mut self, guest: &GuestId, join: Join) {
+        let (process, epoch) = (join.process, self.epoch);
+        let member = Member {
+            guest: guest.clone(),
+            join,
+            epoch,
+            absent: false,
+        };
+        self.roster
+            .members
+            .entry(process)
+            .and_modify(|known| known.absent = false)
+            .or_insert(member);
+    }
+
+    fn current(&self, guest: &GuestId) -> Effect {
+        Effect::Send {
+            guest: guest.clone(),
+            message: ToAgent::Current {
+                epoch: self.epoch,
+                interconnect: self.interconnect.clone(),
+            },
+        }
+    }
+
+    /// Makes the rank a member and lets it start.
+    fn welcome(&mut self, guest: &GuestId, join: Join, effects: &mut Vec<Effect>) {
+        let process = join.process;
+        self.admit(guest, join);
+        let welcome = ToRank::Welcome(Welcome {
+            epoch: self.epoch,
+            // The agent puts in what the interconnect means in its guest.
+            transports: Transports::default(),
+            table: self.table.clone(),
+        });
+        effects.push(Effect::Send {
+            guest: guest.clone(),
+            message: ToAgent::Ranks(vec![(Recipient::One(process), welcome)]),
+        });
+    }
+
+    fn hear_rank(
+        &mut self,
+        guest: &GuestId,
+        process: ProcId,
+        message: FromRank,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.roster.is_elsewhere(process, guest) {
+            return;
+        }
+        match message {
+            FromRank::Join(join) if join.process == process => self.join(guest, join, effects),
+            FromRank::Join(_) => {}
+            FromRank::Leave { sent } => self.leave(process, sent, effects),
+            FromRank::Matched { syncs } => self.relay_matches(process, &syncs, effects),
+            FromRank::Published { .. }
+            | FromRank::Ready { .. }
+            | FromRank::Veto { .. }
+            | FromRank::Counters { .. }
+            | FromRank::Drained { .. }
+            | FromRank::Released { .. }
+            | FromRank::Opened { .. }
+            | FromRank::Aborted { .. } => {
+                if self.roster.members.contains_key(&process) {
+                    self.answer(process, message, effects);
+                }
+            }
+        }
+    }
+
+    /// Tells the senders of synchronous messages that a receiver of ours has matched them.
+    fn relay_matches(&self, receiver: ProcId, syncs: &[SyncSend], effects: &mut Vec<Effect>) {
+        for sync in syncs.iter().filter(|sync| sync.worker.process == receiver) {
+            let Some(sender) = self.roster.members.get(&sync.sender) else {
+                continue;
+            };
+            let matched = ToRank::Matched { ids: vec![sync.id] };
+            effects.push(Effect::Send {
+                guest: sender.guest.clone(),
+                message: ToAgent::Ranks(vec![(Recipient::One(sync.sender), matched)]),
+            });
+        }
+    }
+
+    fn join(&mut self, guest: &GuestId, join: Join, effects: &mut Vec<Effect>) {
+        let known = self.roster.members.contains_key(&join.process);
+        if !known && !self.roster.has_room(guest) {
+            return;
+        }
+        match &self.round {
+            Some(round) if !known && round.phase != Phase::Release => self.roster.park(guest, join),
+            Some(round) if !known && round.order == SwitchOrder::BreakBeforeMake => {
+                self.roster.park(guest, join);
+            }
+            _ => {
+                let (process, epoch) = (join.process, join.epoch);
+                self.welcome(guest, join, effects);
+                self.repeat_abort(guest, process, effects);
+                self.catch_up(process, epoch, effects);
+            }
+        }
+    }
+
+    /// A member that joined again through a restarted agent may have missed the abort.
+    fn repeat_abort(&self, guest: &GuestId, process: ProcId, effects: &mut Vec<Effect>) {
+        if let Some((epoch, Phase::Abort)) = self.phase()
+            && self.is_awaited(process)
+        {
+            let abort = (Recipient::One(process), ToRank::Abort { epoch });
+            effects.push(Effect::Send {
+                guest: guest.clone(),
+                message: ToAgent::Ranks(vec![abort]),
+            });
+        }
+    }
+
+    fn leave(&mut self, process: ProcId, sent: Vec<WorkerCount>, effects: &mut Vec<Effect>) {
+        self.roster.unpark(process);
+        let sent = sent
+            .into_iter()
+            .filter(|count| self.may_receive(count.worker))
+            .collect();
+        let Some(member) = self.roster.members.remove(&process) else {
+            self.roster.remember_unseen(process, self.epoch, sent);
+            return;
+        };
+        self.roster.remember_departed(process, member.epoch, sent);
+        self.table
+            .retain(|address| address.worker.process != process);
+        self.member_left(member, effects);
+    }
+
+    /// Only members receive: bounds what a guest can make the coordinator keep.
+    fn may_receive(&self, worker: WorkerId) -> bool {
+        self.roster.members.contains_key(&worker.process)
+            || self
+                .roster
+                .parked
+                .iter()
+                .any(|(_, join)| join.process == worker.process)
+    }
+}

@@ -1,0 +1,85 @@
+//! One switch as the coordinator sees it: what was asked, where it stands, who is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::gang::outcome::{Phase, RankStall, Reason};
+use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::rank::{SwitchOrder, SyncSend, WorkerAddress};
+use crate::transport::Interconnect;
+
+#[derive(Debug)]
+pub(super) struct Round {
+    pub epoch: Epoch,
+    pub interconnect: Interconnect,
+    pub order: SwitchOrder,
+    pub phase: Phase,
+    /// Members whose answer the phase needs.
+    pub waiting: BTreeSet<ProcId>,
+    /// New addresses, by the process that published them.
+    pub published: BTreeMap<ProcId, Vec<WorkerAddress>>,
+    /// Hellos each worker will receive.
+    pub hellos: BTreeMap<WorkerId, u64>,
+    /// Messages each worker was sent in the closing epoch.
+    pub sent: BTreeMap<WorkerId, u64>,
+    /// Synchronous sends that were not matched when the gates closed.
+    pub syncs: Vec<SyncSend>,
+    pub stalls: Vec<RankStall>,
+    pub slowest_release_us: u64,
+    /// Break-before-make: every rank has released; an abort from here on leads back to the hold.
+    pub held: bool,
+    /// Why the round is being undone (phase Abort).
+    pub abort: Option<Abort>,
+    /// The outcome is out already: the rest goes on as far as it can, unannounced.
+    pub reported: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Abort {
+    /// Nobody was lost: can be tried again.
+    Retry(Reason),
+    /// The gang has lost a rank.
+    Lost(Reason),
+}
+
+impl Round {
+    pub fn new(epoch: Epoch, interconnect: Interconnect, order: SwitchOrder) -> Self {
+        Round {
+            epoch,
+            interconnect,
+            order,
+            phase: match order {
+                SwitchOrder::MakeBeforeBreak => Phase::Prepare,
+                SwitchOrder::BreakBeforeMake => Phase::Commit,
+            },
+            waiting: BTreeSet::new(),
+            published: BTreeMap::new(),
+            hellos: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            syncs: Vec::new(),
+            stalls: Vec::new(),
+            slowest_release_us: 0,
+            held: false,
+            abort: None,
+            reported: false,
+        }
+    }
+
+    /// Starts over with the making part, after a hold.
+    pub fn rebuild(&mut self, interconnect: Interconnect) {
+        self.interconnect = interconnect;
+        self.phase = Phase::Prepare;
+        self.published.clear();
+        self.hellos.clear();
+        self.stalls.clear();
+        self.abort = None;
+        self.reported = false;
+    }
+
+    /// Whether `Abort` still undoes everything.
+    pub fn can_abort(&self) -> bool {
+        match self.phase {
+            Phase::Prepare | Phase::WireUp | Phase::Commit => true,
+            Phase::Drain | Phase::Release | Phase::Held | Phase::Open | Phase::Abort => false,
+        }
+    }
+}

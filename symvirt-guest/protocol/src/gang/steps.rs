@@ -1,0 +1,385 @@
+//! How a round advances: answers, departures, and the entry into each phase.
+
+use std::collections::BTreeSet;
+
+use super::outcome::{Effect, GuestId, Outcome, Phase, RankStall, Reason};
+use super::roster::{Member, add_counts, to_counts};
+use super::round::Abort;
+use super::{Gang, Round};
+use crate::agent::{Recipient, ToAgent};
+use crate::ids::{Epoch, ProcId};
+use crate::rank::{FromRank, SwitchOrder, ToRank};
+
+impl Gang {
+    /// Asks every member for what `phase` needs, and passes it at once if there is none.
+    pub(super) fn enter(&mut self, phase: Phase, effects: &mut Vec<Effect>) {
+        let members: BTreeSet<ProcId> = self.roster.members.keys().copied().collect();
+        let Some(round) = &mut self.round else { return };
+        round.phase = phase;
+        round.waiting = members;
+        let epoch = round.epoch;
+        let request = match phase {
+            Phase::Prepare => {
+                let interconnect = round.interconnect.clone();
+                self.broadcast(
+                    &ToAgent::Prepare {
+                        epoch,
+                        interconnect,
+                    },
+                    effects,
+                );
+                None
+            }
+            Phase::WireUp => Some(ToRank::Peers {
+                epoch,
+                table: round.published.values().flatten().cloned().collect(),
+                hellos: to_counts(std::mem::take(&mut round.hellos)),
+            }),
+            Phase::Commit => Some(ToRank::Commit {
+                epoch,
+                order: round.order,
+            }),
+            Phase::Drain => {
+                let mut sent = std::mem::take(&mut round.sent);
+                self.roster.add_departed_of(self.epoch, &mut sent);
+                Some(ToRank::Expect {
+                    epoch,
+                    totals: to_counts(sent),
+                    syncs: std::mem::take(&mut round.syncs),
+                })
+            }
+            Phase::Release => Some(ToRank::Release { epoch }),
+            Phase::Open => Some(ToRank::Open { epoch }),
+            Phase::Abort => Some(ToRank::Abort { epoch }),
+            Phase::Held => {
+                round.waiting.clear();
+                return;
+            }
+        };
+        if let Some(request) = request {
+            self.broadcast(&ToAgent::Ranks(vec![(Recipient::All, request)]), effects);
+        }
+        self.advance_if_complete(effects);
+    }
+
+    fn broadcast(&self, message: &ToAgent, effects: &mut Vec<Effect>) {
+        for guest in self.roster.populated() {
+            effects.push(Effect::Send {
+                guest,
+                message: message.clone(),
+            });
+        }
+    }
+
+    /// An answer of a member to the phase's request.
+    pub(super) fn answer(&mut self, process: ProcId, message: FromRank, effects: &mut Vec<Effect>) {
+        let Some(member) = self.roster.members.get_mut(&process) else {
+            return;
+        };
+        let Some(round) = &mut self.round else { return };
+        if !round.waiting.contains(&process) {
+            return;
+        }
+        let this = |epoch: Epoch| epoch == round.epoch;
+        match (round.phase, message) {
+            (
+                Phase::Prepare,
+                FromRank::Published {
+                    epoch,
+                    mut addresses,
+                    hellos,
+                },
+            ) if this(epoch) => {
+                addresses.retain(|address| address.worker.process == process);
+                round.published.insert(process, addresses);
+                add_counts(&mut round.hellos, &hellos);
+            }
+            (Phase::WireUp, FromRank::Ready { epoch }) if this(epoch) => {}
+            (Phase::Prepare | Phase::WireUp | Phase::Commit, FromRank::Veto { epoch, reason })
+                if this(epoch) =>
+            {
+                let rank = member.name();
+                self.abandon(Abort::Retry(Reason::Veto { rank, reason }), effects);
+                return;
+            }
+            (
+                Phase::Commit,
+                FromRank::Counters {
+                    epoch,
+                    sent,
+                    mut syncs,
+                },
+            ) if this(epoch) => {
+                add_counts(&mut round.sent, &sent);
+                syncs.retain(|sync| sync.sender == process);
+                round.syncs.append(&mut syncs);
+            }
+            (Phase::Drain, FromRank::Drained { epoch, stall }) if this(epoch) => {
+                round.stalls.push(RankStall {
+                    rank: member.name(),
+                    stall,
+                });
+                if round.order == SwitchOrder::MakeBeforeBreak {
+                    member.epoch = round.epoch;
+                }
+            }
+            (Phase::Release, FromRank::Released { epoch, release_us }) if this(epoch) => {
+                round.slowest_release_us = round.slowest_release_us.max(release_us);
+            }
+            (Phase::Open, FromRank::Opened { epoch, stall }) if this(epoch) => {
+                round.stalls.push(RankStall {
+                    rank: member.name(),
+                    stall,
+                });
+                member.epoch = round.epoch;
+            }
+            (Phase::Abort, FromRank::Aborted { epoch }) if this(epoch) => {}
+            // Of another epoch, repeated, or out of phase.
+            _ => return,
+        }
+        round.waiting.remove(&process);
+        self.advance_if_complete(effects);
+    }
+
+    fn advance_if_complete(&mut self, effects: &mut Vec<Effect>) {
+        let Some(round) = &mut self.round else { return };
+        if !round.waiting.is_empty() {
+            return;
+        }
+        let epoch = round.epoch;
+        match round.phase {
+            Phase::Prepare => self.enter(Phase::WireUp, effects),
+            Phase::WireUp => {
+                let next = if round.held {
+                    Phase::Open
+                } else {
+                    Phase::Commit
+                };
+                let ranks = self.roster.members.len();
+                self.announce(Outcome::Voted { epoch, ranks }, effects);
+                self.enter(next, effects);
+            }
+            Phase::Commit => self.enter(Phase::Drain, effects),
+            Phase::Drain => {
+                let stalls = round.stalls.clone();
+                let order = round.order;
+                self.announce(Outcome::Committed { epoch, stalls }, effects);
+                self.enter_release(order, effects);
+            }
+            Phase::Release => {
+                let slowest_us = round.slowest_release_us;
+                match round.order {
+                    SwitchOrder::MakeBeforeBreak => {
+                        self.announce(Outcome::Released { epoch, slowest_us }, effects);
+                        self.round = None;
+                        self.welcome_parked(effects);
+                    }
+                    SwitchOrder::BreakBeforeMake => {
+                        round.held = true;
+                        self.announce(Outcome::Held { epoch, slowest_us }, effects);
+                        self.enter(Phase::Held, effects);
+                    }
+                }
+            }
+            Phase::Open => {
+                let stalls = std::mem::take(&mut round.stalls);
+                self.announce(Outcome::Opened { epoch, stalls }, effects);
+                self.make_current(effects);
+                self.round = None;
+                self.welcome_parked(effects);
+            }
+            Phase::Abort => self.finish_abort(effects),
+            Phase::Held => {}
+        }
+    }
+
+    /// The old epoch is over: everything sent in it has arrived.
+    fn enter_release(&mut self, order: SwitchOrder, effects: &mut Vec<Effect>) {
+        match order {
+            SwitchOrder::MakeBeforeBreak => self.make_current(effects),
+            SwitchOrder::BreakBeforeMake => {
+                // The closing epoch's; a rank cannot leave again before the gates open.
+                self.roster.forget_departed_before(self.last_used);
+            }
+        }
+        self.enter(Phase::Release, effects);
+        if order == SwitchOrder::MakeBeforeBreak && self.round.is_some() {
+            self.welcome_parked(effects);
+        }
+    }
+
+    /// Makes the round's epoch, interconnect and addresses those of the gang.
+    fn make_current(&mut self, effects: &mut Vec<Effect>) {
+        let Some(round) = &mut self.round else { return };
+        self.epoch = round.epoch;
+        self.interconnect = round.interconnect.clone();
+        let published = std::mem::take(&mut round.published).into_iter();
+        let present = published.filter(|(process, _)| self.roster.members.contains_key(process));
+        self.table = present.flat_map(|(_, addresses)| addresses).collect();
+        self.roster.forget_departed_before(self.epoch);
+        effects.extend(self.roster.guests.iter().map(|guest| self.current(guest)));
+    }
+
+    fn welcome_parked(&mut self, effects: &mut Vec<Effect>) {
+        for (guest, join) in std::mem::take(&mut self.roster.parked) {
+            self.welcome(&guest, join, effects);
+        }
+    }
+
+    /// Delivers an outcome unless the round's terminal one is out already.
+    fn announce(&mut self, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some(round) = &mut self.round else { return };
+        if !round.reported {
+            round.reported = outcome.is_terminal();
+            effects.push(Effect::Outcome(outcome));
+        }
+    }
+
+    pub(super) fn report_failure(&mut self, reason: Reason, effects: &mut Vec<Effect>) {
+        if let Some(epoch) = self.round.as_ref().map(|round| round.epoch) {
+            self.announce(Outcome::Failed { epoch, reason }, effects);
+        }
+    }
+
+    /// Tells all members to forget the round; its outcome follows when they have.
+    pub(super) fn abandon(&mut self, abort: Abort, effects: &mut Vec<Effect>) {
+        if let Some(round) = &mut self.round {
+            round.abort = Some(abort);
+            self.enter(Phase::Abort, effects);
+        }
+    }
+
+    fn finish_abort(&mut self, effects: &mut Vec<Effect>) {
+        let Some(Round {
+            epoch,
+            held,
+            abort: Some(abort),
+            ..
+        }) = &mut self.round
+        else {
+            return;
+        };
+        let (epoch, held) = (*epoch, *held);
+        let outcome = match std::mem::replace(abort, Abort::Retry(Reason::Cancelled)) {
+            Abort::Retry(reason) => Outcome::Aborted {
+                epoch,
+                held,
+                reason,
+            },
+            Abort::Lost(reason) => Outcome::Failed { epoch, reason },
+        };
+        self.announce(outcome, effects);
+        if held {
+            self.enter(Phase::Held, effects);
+        } else {
+            self.round = None;
+            self.welcome_parked(effects);
+        }
+    }
+
+    /// A member's process ended without leaving.
+    pub(super) fn rank_gone(&mut self, process: ProcId, effects: &mut Vec<Effect>) {
+        let Some(member) = self.roster.members.remove(&process) else {
+            return;
+        };
+        self.table
+            .retain(|address| address.worker.process != process);
+        let rank = member.name();
+        match self.phase() {
+            None | Some((_, Phase::Held)) => {
+                effects.push(Effect::Outcome(Outcome::RankDied { rank }));
+            }
+            Some((_, phase)) => self.lose(process, Reason::Died { rank, phase }, effects),
+        }
+    }
+
+    pub(super) fn member_left(&mut self, member: Member, effects: &mut Vec<Effect>) {
+        let process = member.join.process;
+        let Some(round) = &mut self.round else { return };
+        round.waiting.remove(&process);
+        if round.can_abort() {
+            self.abandon(
+                Abort::Retry(Reason::Left {
+                    rank: member.name(),
+                }),
+                effects,
+            );
+        } else {
+            self.advance_if_complete(effects);
+        }
+    }
+
+    /// The agent has forgotten its part in the round. `newcomers`: it also speaks for ranks that
+    /// nobody here knew, whose messages were not counted.
+    pub(super) fn agent_restarted(
+        &mut self,
+        guest: &GuestId,
+        newcomers: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(round) = &self.round else { return };
+        let phase = round.phase;
+        let guest = guest.clone();
+        let reason = Reason::AgentLost { guest, phase };
+        match phase {
+            Phase::Prepare | Phase::WireUp | Phase::Commit => {
+                self.abandon(Abort::Retry(reason), effects);
+            }
+            // Its ranks may not have heard of it: say it again.
+            Phase::Abort => self.enter(Phase::Abort, effects),
+            Phase::Drain if newcomers => self.report_failure(reason, effects),
+            // Its ranks have heard the request, or else never will: see `catch_up`.
+            Phase::Drain | Phase::Release | Phase::Open | Phase::Held => {}
+        }
+    }
+
+    /// A member is back, through an agent that does not know of the round, past the point of
+    /// abort. The epoch it runs in says what it has done meanwhile.
+    pub(super) fn catch_up(&mut self, process: ProcId, runs_in: Epoch, effects: &mut Vec<Effect>) {
+        let Some(member) = self.roster.members.get_mut(&process) else {
+            return;
+        };
+        let Some(round) = &mut self.round else { return };
+        if !round.waiting.contains(&process) {
+            return;
+        }
+        let there = runs_in == round.epoch;
+        match (round.phase, round.order) {
+            (Phase::Drain, SwitchOrder::MakeBeforeBreak) | (Phase::Open, _) if there => {
+                member.epoch = round.epoch;
+            }
+            // It lets go of the old transport without being told.
+            (Phase::Release, SwitchOrder::MakeBeforeBreak) if there => {}
+            (Phase::Drain | Phase::Release | Phase::Open, _) => {
+                let guest = member.guest.clone();
+                let reason = Reason::AgentLost {
+                    guest,
+                    phase: round.phase,
+                };
+                self.report_failure(reason, effects);
+                return;
+            }
+            (Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Held | Phase::Abort, _) => {
+                return;
+            }
+        }
+        round.waiting.remove(&process);
+        self.advance_if_complete(effects);
+    }
+
+    fn lose(&mut self, process: ProcId, reason: Reason, effects: &mut Vec<Effect>) {
+        let Some(round) = &mut self.round else { return };
+        round.waiting.remove(&process);
+        if round.can_abort() {
+            self.abandon(Abort::Lost(reason), effects);
+        } else if round.phase == Phase::Abort {
+            if let Some(abort @ Abort::Retry(_)) = &mut round.abort {
+                *abort = Abort::Lost(reason);
+            }
+            self.advance_if_complete(effects);
+        } else {
+            self.report_failure(reason, effects);
+            self.advance_if_complete(effects);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Identities. A process is named by 64 random bits that it draws when its first UCX context is
+//! made; a worker by its process and the order of its creation. Both outlive every switch.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A rank process (or any other UCX user) of a gang; random, never zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ProcId(pub u64);
+
+/// A UCP worker of a gang.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct WorkerId {
+    /// The process that created the worker.
+    pub process: ProcId,
+    /// Position in that process's order of creation, from 0.
+    pub index: u32,
+}
+
+/// A period between two switches. Epoch 0 is the transport a job started on; a switch that
+/// commits makes its own number the current epoch, one that is abandoned leaves a gap.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for ProcId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.process, self.index)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,32 @@
+//! What ranks, agents and daemons say to each other, and the rules of a switch.
+//!
+//! ```text
+//!   rank ──unix socket──► agent ──virtio-serial──► symvirtd (coordinator)
+//!        FromRank/ToRank        FromAgent/ToAgent
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ids`] | identities: process, worker, epoch |
+//! | [`transport`] | the transports a gang is asked to use |
+//! | [`rank`] | messages between one rank and the coordinator |
+//! | [`agent`] | messages between a guest's agent and its host, device report |
+//! | [`frame`] | bytes on the wire: length-prefixed, versioned, bounded, checksummed |
+//! | [`link`] | a lossy byte stream made reliable: sequence numbers, acknowledgement, resume |
+//! | [`query`] | questions to an agent over its socket |
+//! | [`gang`] | the coordinator's state machine, pure: events in, messages out |
+//!
+//! Nothing here does I/O, reads a clock or allocates without a bound on the input.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod frame;
+pub mod gang;
+pub mod ids;
+pub mod link;
+pub mod query;
+pub mod rank;
+pub mod transport;
+
+/// Version of every message in this crate. Peers of another version are refused by name.
+pub const PROTOCOL_VERSION: u16 = 1;

@@ -1,0 +1,250 @@
+//! Messages between one rank and the coordinator, relayed by the rank's agent.
+//!
+//! ```text
+//!  make-before-break                         break-before-make (hold)
+//!  C ► Prepare   R ► Published | Veto        C ► Commit    R ► Counters   (gate closes)
+//!  C ► Peers     R ► Ready     | Veto        C ► Expect    R ► Drained    (gate stays closed)
+//!  C ► Commit    R ► Counters  (gate closes) C ► Release   R ► Released   (HCA let go)
+//!  C ► Expect    R ► Drained   (gate opens)  … the host unplugs, migrates, plugs …
+//!  C ► Release   R ► Released                C ► Prepare   R ► Published | Veto
+//!                                            C ► Peers     R ► Ready     | Veto
+//!                                            C ► Open      R ► Opened     (gate opens)
+//! ```
+//!
+//! `Abort` is obeyed until `Expect` is received, and answered by `Aborted`: the old transport is
+//! as it was. A held rank (after `Drained` in break-before-make) that receives `Abort` while it
+//! rebuilds drops what it built and answers `Aborted`; it stays held until a `Prepare` succeeds.
+//! Every message carries the [`Epoch`] of its switch; one of another epoch is ignored, a repeated
+//! one is answered again: all of them are idempotent.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::transport::Transports;
+
+/// A worker's UCP address as `ucp_worker_get_address` packed it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkerAddress {
+    /// Whose address it is.
+    pub worker: WorkerId,
+    /// Opaque bytes of the real UCX.
+    pub bytes: Vec<u8>,
+}
+
+/// A number attached to a worker: messages sent to it, or hellos it will receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkerCount {
+    /// The worker that receives.
+    pub worker: WorkerId,
+    /// How many.
+    pub count: u64,
+}
+
+/// A synchronous send under way at a switch. Draining its message at the receiver must not
+/// complete it towards the sender's application: only the match does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SyncSend {
+    /// Who waits for the match.
+    pub sender: ProcId,
+    /// The sender's number for it.
+    pub id: u64,
+    /// The worker that receives.
+    pub worker: WorkerId,
+    /// The message's tag.
+    pub tag: u64,
+}
+
+/// How a switch orders making and breaking.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum SwitchOrder {
+    /// The new transport is built while the job runs on the old one.
+    MakeBeforeBreak,
+    /// The old transport is let go first; ranks wait in between.
+    BreakBeforeMake,
+}
+
+/// First message of a rank on its connection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Join {
+    /// Identity drawn by the process.
+    pub process: ProcId,
+    /// Process id in the guest; the agent checks it against the socket's peer credentials.
+    pub pid: u32,
+    /// Program name (`/proc/self/comm`).
+    pub program: String,
+    /// Rank in MPI_COMM_WORLD, if the launcher's environment tells it.
+    pub mpi_rank: Option<u32>,
+    /// Version of UCX, for example `1.18.1`.
+    pub ucx_version: String,
+    /// The epoch this process is in, and whether it is held; not 0 when it joins again after
+    /// the agent restarted.
+    pub epoch: Epoch,
+}
+
+/// Answer to [`Join`]: the transports to start on. The rank's `ucp_init` waits for it; it is
+/// delayed while a switch is under way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Current epoch of the gang.
+    pub epoch: Epoch,
+    /// Transports of that epoch for this guest.
+    pub transports: Transports,
+    /// Current addresses of the workers that are not in epoch 0 any more.
+    pub table: Vec<WorkerAddress>,
+}
+
+/// From the coordinator to a rank.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ToRank {
+    /// The rank is a member now.
+    Welcome(Welcome),
+    /// Build a second context and worker for each that exists, and publish their addresses.
+    Prepare {
+        /// This switch.
+        epoch: Epoch,
+        /// Resolved for this guest.
+        transports: Transports,
+    },
+    /// Addresses of every worker of the gang and the hellos this rank's workers will receive:
+    /// make endpoints, send and consume hellos, then vote.
+    Peers {
+        /// This switch.
+        epoch: Epoch,
+        /// All new addresses.
+        table: Vec<WorkerAddress>,
+        /// Hellos to consume, for this rank's workers only where `worker.process` is its own.
+        hellos: Vec<WorkerCount>,
+    },
+    /// Close the gate and publish the send counters.
+    Commit {
+        /// This switch.
+        epoch: Epoch,
+        /// Whether the rank changes over by itself once drained, or stays closed and waits.
+        order: SwitchOrder,
+    },
+    /// Messages sent to each worker in the closing epoch, over all senders: drain them. From
+    /// here on the switch cannot be aborted.
+    Expect {
+        /// This switch.
+        epoch: Epoch,
+        /// Totals; workers of other processes are to be ignored, missing ones expect 0.
+        totals: Vec<WorkerCount>,
+        /// Synchronous sends of all ranks that were not matched when the gates closed; those to
+        /// workers of other processes are to be ignored.
+        syncs: Vec<SyncSend>,
+    },
+    /// Synchronous sends of this rank were matched.
+    Matched {
+        /// The sender's numbers.
+        ids: Vec<u64>,
+    },
+    /// Every rank has drained: destroy the old transport.
+    Release {
+        /// This switch.
+        epoch: Epoch,
+    },
+    /// Break-before-make only: change over to what was prepared and open the gate.
+    Open {
+        /// This switch.
+        epoch: Epoch,
+    },
+    /// Forget the switch.
+    Abort {
+        /// This switch.
+        epoch: Epoch,
+    },
+}
+
+/// From a rank to the coordinator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum FromRank {
+    /// The process wants to be a member.
+    Join(Join),
+    /// The process destroys its last context. Carries what its peers still have to receive.
+    Leave {
+        /// Messages sent in the current epoch, per receiving worker.
+        sent: Vec<WorkerCount>,
+    },
+    /// New workers exist. `peers` counts the endpoints to each worker that will send a hello.
+    Published {
+        /// This switch.
+        epoch: Epoch,
+        /// New addresses of this rank's workers.
+        addresses: Vec<WorkerAddress>,
+        /// Hellos this rank will send.
+        hellos: Vec<WorkerCount>,
+    },
+    /// New endpoints are wired up: the rank votes yes.
+    Ready {
+        /// This switch.
+        epoch: Epoch,
+    },
+    /// The rank cannot take part: the switch is abandoned on all.
+    Veto {
+        /// This switch.
+        epoch: Epoch,
+        /// For the operator: what failed, on which object.
+        reason: String,
+    },
+    /// The gate is closed. Messages sent in the closing epoch, per receiving worker.
+    Counters {
+        /// This switch.
+        epoch: Epoch,
+        /// Per receiving worker.
+        sent: Vec<WorkerCount>,
+        /// Synchronous sends that have not been matched yet.
+        syncs: Vec<SyncSend>,
+    },
+    /// Synchronous sends of others, whose messages this rank had drained, were matched. Belongs
+    /// to no switch; relayed as [`ToRank::Matched`].
+    Matched {
+        /// Whose, and which: `worker` and `tag` as announced.
+        syncs: Vec<SyncSend>,
+    },
+    /// Everything sent here has arrived and every own send is complete. In make-before-break the
+    /// rank runs on the new transport.
+    Drained {
+        /// This switch.
+        epoch: Epoch,
+        /// How long the application was stopped, and why.
+        stall: Stall,
+    },
+    /// The old transport is gone from this process.
+    Released {
+        /// This switch.
+        epoch: Epoch,
+        /// How long it took, in microseconds.
+        release_us: u64,
+    },
+    /// Break-before-make: the gate is open again.
+    Opened {
+        /// This switch.
+        epoch: Epoch,
+        /// How long the application was stopped in all.
+        stall: Stall,
+    },
+    /// The switch is forgotten, the old transport is in use.
+    Aborted {
+        /// This switch.
+        epoch: Epoch,
+    },
+}
+
+/// Where the time went while one rank stood still, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Stall {
+    /// From closing the gate until no application thread was inside UCX.
+    pub gate_us: u64,
+    /// From publishing the counters until the totals arrived.
+    pub counters_us: u64,
+    /// Until own sends were complete and everything expected had arrived.
+    pub drain_us: u64,
+    /// Cancelling and re-posting receives, swapping.
+    pub repost_us: u64,
+    /// From closing to opening the gate.
+    pub total_us: u64,
+    /// Messages that were drained into the library's own memory.
+    pub drained_messages: u64,
+    /// Their bytes.
+    pub drained_bytes: u64,
+}

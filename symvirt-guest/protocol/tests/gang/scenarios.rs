@@ -1,0 +1,548 @@
+//! The named promises of the coordinator.
+
+use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::gang::{Effect, Outcome, Phase, Reason, Refusal};
+use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::rank::{FromRank, SwitchOrder, WorkerCount};
+use symvirt_protocol::transport::Interconnect;
+
+use crate::world::{World, explicit, guest_id, worker};
+
+const MBB: SwitchOrder = SwitchOrder::MakeBeforeBreak;
+const BBM: SwitchOrder = SwitchOrder::BreakBeforeMake;
+
+fn start(world: &mut World, epoch: u64, order: SwitchOrder) {
+    let effects = world
+        .gang
+        .switch(Epoch(epoch), explicit("tcp"), order)
+        .expect("accepted");
+    world.apply(effects);
+}
+
+/// Runs until the gang is in `phase`.
+fn run_to(world: &mut World, phase: Phase) {
+    for turn in 0..10_000 {
+        if world.gang.phase().is_some_and(|(_, now)| now == phase) {
+            return;
+        }
+        world.step(turn % (world.guests * 2));
+    }
+    panic!("never in {phase}, but in {:?}", world.gang.phase());
+}
+
+#[test]
+fn make_before_break_takes_every_rank_to_the_new_epoch() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, MBB);
+    world.run();
+    let [
+        Outcome::Voted { ranks: 4, .. },
+        Outcome::Committed { stalls, .. },
+        last,
+    ] = &world.outcomes[..]
+    else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!(stalls.len(), 4);
+    assert_eq!(
+        *last,
+        Outcome::Released {
+            epoch: Epoch(1),
+            slowest_us: 7
+        }
+    );
+    assert!(
+        world
+            .ranks
+            .values()
+            .all(|rank| rank.epoch == Epoch(1) && !rank.held)
+    );
+    assert_eq!((world.gang.epoch(), world.gang.phase()), (Epoch(1), None));
+}
+
+#[test]
+fn a_hold_waits_for_the_rebuild_and_then_opens() {
+    let mut world = World::new(2, 3);
+    start(&mut world, 1, BBM);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Held {
+            epoch: Epoch(1),
+            ..
+        })
+    ));
+    assert!(world.ranks.values().all(|rank| rank.held));
+    let effects = world.gang.rebuild(Interconnect::Native).expect("held");
+    world.apply(effects);
+    world.run();
+    assert!(
+        matches!(world.outcomes.last(), Some(Outcome::Opened { stalls, .. }) if stalls.len() == 3)
+    );
+    assert!(
+        world
+            .ranks
+            .values()
+            .all(|rank| rank.epoch == Epoch(1) && !rank.held)
+    );
+}
+
+#[test]
+fn a_veto_abandons_the_round_on_all_and_the_next_one_succeeds() {
+    let mut world = World::new(2, 4);
+    world.ranks.get_mut(&ProcId(3)).expect("spawned").veto_next = true;
+    start(&mut world, 1, MBB);
+    world.run();
+    let Some(Outcome::Aborted {
+        held: false,
+        reason: Reason::Veto { rank, reason },
+        ..
+    }) = world.outcomes.last()
+    else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!((rank.process, reason.as_str()), (ProcId(3), "no device"));
+    assert!(world.ranks.values().all(|rank| rank.epoch == Epoch(0)));
+    start(&mut world, 2, MBB);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released {
+            epoch: Epoch(2),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_vetoed_rebuild_leaves_the_gang_held_and_can_be_tried_again() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, BBM);
+    world.run();
+    world.ranks.get_mut(&ProcId(1)).expect("spawned").veto_next = true;
+    let effects = world.gang.rebuild(Interconnect::Native).expect("held");
+    world.apply(effects);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Aborted { held: true, .. })
+    ));
+    assert!(world.ranks.values().all(|rank| rank.held));
+    let effects = world
+        .gang
+        .rebuild(Interconnect::Fallback)
+        .expect("held again");
+    world.apply(effects);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Opened { .. })
+    ));
+    assert_eq!(world.gang.interconnect(), &Interconnect::Fallback);
+}
+
+#[test]
+fn messages_of_departed_ranks_are_announced_until_a_switch_commits() {
+    let mut world = World::new(2, 3);
+    world.send(ProcId(1), ProcId(2), 5);
+    world.send(ProcId(3), ProcId(2), 2);
+    world.leave(ProcId(1));
+    world.run();
+    // An abandoned round keeps them.
+    world.ranks.get_mut(&ProcId(3)).expect("spawned").veto_next = true;
+    start(&mut world, 1, MBB);
+    world.run();
+    start(&mut world, 2, MBB);
+    run_to(&mut world, Phase::Drain);
+    world.run();
+    assert_eq!(world.terminal_outcomes(), 2);
+    // The next switch expects nothing of them: the simulated rank checks its totals.
+    start(&mut world, 3, MBB);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released {
+            epoch: Epoch(3),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn totals_are_exact_over_members_and_departed() {
+    let mut world = World::new(1, 3);
+    world.send(ProcId(1), ProcId(2), 5);
+    world.send(ProcId(3), ProcId(2), 2);
+    world.leave(ProcId(1));
+    world.run();
+    start(&mut world, 1, BBM);
+    let mut seen = None;
+    for turn in 0..1000 {
+        world.step(turn % 2);
+        let Some((_, Phase::Commit)) = world.gang.phase() else {
+            continue;
+        };
+        for process in [ProcId(2), ProcId(3)] {
+            let sent = if process == ProcId(3) { 2 } else { 0 };
+            let counters = FromRank::Counters {
+                epoch: Epoch(1),
+                sent: vec![WorkerCount {
+                    worker: worker(ProcId(2)),
+                    count: sent,
+                }],
+                syncs: Vec::new(),
+            };
+            let effects = world
+                .gang
+                .hear(&guest_id(0), FromAgent::Ranks(vec![(process, counters)]));
+            for effect in &effects {
+                if let Effect::Send {
+                    message: ToAgent::Ranks(messages),
+                    ..
+                } = effect
+                {
+                    seen = Some(messages.clone());
+                }
+            }
+        }
+        break;
+    }
+    let messages = seen.expect("an Expect");
+    let symvirt_protocol::rank::ToRank::Expect { totals, .. } = &messages[0].1 else {
+        panic!("{messages:?}")
+    };
+    assert_eq!(
+        totals,
+        &[WorkerCount {
+            worker: worker(ProcId(2)),
+            count: 7
+        }]
+    );
+}
+
+#[test]
+fn a_rank_that_leaves_before_expect_makes_the_round_retryable() {
+    for phase in [Phase::Prepare, Phase::WireUp] {
+        let mut world = World::new(2, 4);
+        start(&mut world, 1, MBB);
+        run_to(&mut world, phase);
+        world.leave(ProcId(2));
+        world.run();
+        assert_eq!(world.terminal_outcomes(), 1, "{:?}", world.outcomes);
+        if let Some(Outcome::Aborted { reason, .. }) = world.outcomes.last() {
+            assert!(matches!(reason, Reason::Left { rank } if rank.process == ProcId(2)));
+        }
+        assert_eq!(world.gang.phase(), None);
+        start(&mut world, 2, MBB);
+        world.run();
+        assert!(matches!(
+            world.outcomes.last(),
+            Some(Outcome::Released {
+                epoch: Epoch(2),
+                ..
+            })
+        ));
+    }
+}
+
+#[test]
+fn a_rank_that_dies_before_expect_fails_the_switch_and_frees_the_others() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::Prepare);
+    world.kill(ProcId(4));
+    world.run();
+    let Some(Outcome::Failed {
+        reason: Reason::Died { rank, phase },
+        ..
+    }) = world.outcomes.last()
+    else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!((rank.process, *phase), (ProcId(4), Phase::Prepare));
+    assert_eq!(rank.to_string(), "rank 3 (app, pid 1004, guest g1)");
+    assert!(
+        world
+            .ranks
+            .values()
+            .filter(|rank| rank.alive)
+            .all(|rank| !rank.held)
+    );
+    assert_eq!(world.gang.phase(), None);
+}
+
+#[test]
+fn a_rank_that_dies_in_the_drain_fails_the_switch_at_once_and_the_rest_goes_on() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::Drain);
+    let gone = FromAgent::Gone {
+        process: ProcId(1),
+        pid: 1001,
+    };
+    let effects = world.gang.hear(&guest_id(0), gone);
+    assert!(
+        matches!(&effects[..], [Effect::Outcome(Outcome::Failed { .. })]),
+        "{effects:?}"
+    );
+    world.apply(effects);
+    world.run();
+    assert_eq!(world.terminal_outcomes(), 1);
+    assert_eq!(world.gang.phase(), None, "the survivors drained");
+}
+
+#[test]
+fn a_rank_that_joins_in_mid_round_waits_for_its_end() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::WireUp);
+    let late = world.spawn(1);
+    world.run();
+    assert_eq!(world.ranks[&late].heard, ["welcome"]);
+    assert_eq!(world.ranks[&late].epoch, Epoch(1));
+    start(&mut world, 2, MBB);
+    world.run();
+    assert_eq!(world.ranks[&late].epoch, Epoch(2));
+}
+
+#[test]
+fn later_joiners_get_the_current_addresses_of_the_members_only() {
+    let mut world = World::new(1, 3);
+    start(&mut world, 1, MBB);
+    world.run();
+    world.leave(ProcId(2));
+    world.run();
+    let join = symvirt_protocol::rank::Join {
+        process: ProcId(99),
+        pid: 1,
+        program: "app".into(),
+        mpi_rank: None,
+        ucx_version: "1".into(),
+        epoch: Epoch(0),
+    };
+    let message = FromAgent::Ranks(vec![(ProcId(99), FromRank::Join(join))]);
+    let effects = world.gang.hear(&guest_id(0), message);
+    let [
+        Effect::Send {
+            message: ToAgent::Ranks(messages),
+            ..
+        },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    let symvirt_protocol::rank::ToRank::Welcome(welcome) = &messages[0].1 else {
+        panic!("{messages:?}")
+    };
+    let known: Vec<ProcId> = welcome.table.iter().map(|a| a.worker.process).collect();
+    assert_eq!(
+        (welcome.epoch, known),
+        (Epoch(1), vec![ProcId(1), ProcId(3)])
+    );
+}
+
+#[test]
+fn an_empty_gang_switches_at_once() {
+    let mut world = World::new(2, 0);
+    start(&mut world, 1, MBB);
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released {
+            epoch: Epoch(1),
+            ..
+        })
+    ));
+    start(&mut world, 2, BBM);
+    assert!(matches!(world.outcomes.last(), Some(Outcome::Held { .. })));
+    let effects = world.gang.rebuild(Interconnect::Native).expect("held");
+    world.apply(effects);
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Opened { .. })
+    ));
+}
+
+#[test]
+fn commands_are_refused_without_effect_where_they_make_no_sense() {
+    let mut world = World::new(1, 2);
+    assert_eq!(world.gang.abort(), Err(Refusal::Idle));
+    assert_eq!(
+        world.gang.rebuild(Interconnect::Native),
+        Err(Refusal::NotHeld)
+    );
+    start(&mut world, 5, MBB);
+    let again = world.gang.switch(Epoch(6), Interconnect::Native, MBB);
+    assert_eq!(
+        again,
+        Err(Refusal::Busy {
+            epoch: Epoch(5),
+            phase: Phase::Prepare
+        })
+    );
+    run_to(&mut world, Phase::Drain);
+    assert_eq!(
+        world.gang.abort(),
+        Err(Refusal::PastAbort {
+            epoch: Epoch(5),
+            phase: Phase::Drain
+        })
+    );
+    world.run();
+    let stale = world.gang.switch(Epoch(5), Interconnect::Native, MBB);
+    assert_eq!(
+        stale,
+        Err(Refusal::Stale {
+            asked: Epoch(5),
+            last: Epoch(5)
+        })
+    );
+}
+
+#[test]
+fn a_timeout_names_the_ranks_that_are_missing() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, MBB);
+    let effects = world.gang.time_out();
+    world.apply(effects);
+    world.run();
+    let Some(Outcome::Aborted { reason, .. }) = world.outcomes.last() else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!(
+        reason.to_string(),
+        "no answer during prepare from rank 0 (app, pid 1001, guest g0), \
+         rank 1 (app, pid 1002, guest g1)"
+    );
+}
+
+#[test]
+fn a_rank_that_answers_no_abort_fails_the_switch_on_the_second_timeout() {
+    let mut world = World::new(1, 2);
+    start(&mut world, 1, MBB);
+    let effects = world.gang.time_out();
+    world.apply(effects);
+    assert_eq!(world.terminal_outcomes(), 0);
+    let effects = world.gang.time_out();
+    world.apply(effects);
+    let Some(Outcome::Failed {
+        reason: Reason::TimedOut { phase, waiting },
+        ..
+    }) = world.outcomes.last()
+    else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!((*phase, waiting.len()), (Phase::Abort, 2));
+    world.run();
+    assert_eq!((world.terminal_outcomes(), world.gang.phase()), (1, None));
+}
+
+#[test]
+fn a_guest_speaks_for_its_own_ranks_only() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::Prepare);
+    let forged = vec![
+        (
+            ProcId(1),
+            FromRank::Veto {
+                epoch: Epoch(1),
+                reason: "forged".into(),
+            },
+        ),
+        (ProcId(1), FromRank::Leave { sent: Vec::new() }),
+    ];
+    assert_eq!(world.gang.hear(&guest_id(1), FromAgent::Ranks(forged)), []);
+    let gone = FromAgent::Gone {
+        process: ProcId(1),
+        pid: 1001,
+    };
+    assert_eq!(world.gang.hear(&guest_id(1), gone), []);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released { .. })
+    ));
+}
+
+#[test]
+fn a_restarted_agent_in_mid_round_makes_it_retryable() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::WireUp);
+    let hello = FromAgent::Hello {
+        guest: "g1".into(),
+        agent_version: "0".into(),
+        ranks: Vec::new(),
+    };
+    let effects = world.gang.hear(&guest_id(1), hello);
+    world.apply(effects);
+    world.run();
+    assert!(
+        matches!(
+            world.outcomes.last(),
+            Some(Outcome::Aborted {
+                reason: Reason::AgentLost { .. },
+                ..
+            })
+        ),
+        "{:?}",
+        world.outcomes
+    );
+}
+
+#[test]
+fn messages_to_guests_do_not_grow_with_ranks() {
+    let messages = |ranks| {
+        let mut world = World::new(2, ranks);
+        world.messages_to_guests = 0;
+        start(&mut world, 1, MBB);
+        world.run();
+        world.messages_to_guests
+    };
+    assert_eq!(messages(2), messages(32));
+}
+
+#[test]
+fn an_agent_restarted_after_the_drain_costs_nothing() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, MBB);
+    run_to(&mut world, Phase::Release);
+    world.restart_agent(1);
+    world.run();
+    assert!(
+        matches!(
+            world.outcomes.last(),
+            Some(Outcome::Released {
+                epoch: Epoch(1),
+                ..
+            })
+        ),
+        "{:?}",
+        world.outcomes
+    );
+    start(&mut world, 2, MBB);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released {
+            epoch: Epoch(2),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_gang_is_opened_though_an_agent_restarted_during_the_hold() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, BBM);
+    world.run();
+    world.restart_agent(0);
+    world.run();
+    let effects = world.gang.rebuild(Interconnect::Native).expect("held");
+    world.apply(effects);
+    world.run();
+    assert!(
+        matches!(world.outcomes.last(), Some(Outcome::Opened { stalls, .. }) if stalls.len() == 4)
+    );
+    assert!(world.ranks.values().all(|rank| !rank.held));
+}

@@ -1,0 +1,499 @@
+//! Guests, agents and ranks in memory. A rank answers as the library does; the schedule (which
+//! queue moves next, who dies, leaves or joins when) is the test's. Every step checks the
+//! conservation rules against what ranks really did, not against the gang's own books.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
+use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
+use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
+use symvirt_protocol::rank::{
+    FromRank, Join, Stall, SwitchOrder, ToRank, WorkerAddress, WorkerCount,
+};
+use symvirt_protocol::transport::{Interconnect, Transports};
+
+#[derive(Debug)]
+pub struct Rank {
+    pub guest: usize,
+    pub welcomed: bool,
+    pub alive: bool,
+    pub epoch: Epoch,
+    pub held: bool,
+    /// Stands still with nothing left of the old transport: only `Open` ends that.
+    pub decided: bool,
+    /// Sent in the current epoch, by receiver.
+    pub sent: BTreeMap<ProcId, u64>,
+    /// What its counters said when the gate closed.
+    counted: BTreeMap<ProcId, u64>,
+    pub veto_next: bool,
+    pub heard: Vec<&'static str>,
+}
+
+pub struct World {
+    pub gang: Gang,
+    pub guests: usize,
+    pub ranks: BTreeMap<ProcId, Rank>,
+    to_agent: Vec<VecDeque<ToAgent>>,
+    from_agent: Vec<VecDeque<FromAgent>>,
+    pub outcomes: Vec<Outcome>,
+    /// Sent by departed ranks: (epoch, receiver) → messages.
+    departed: BTreeMap<(Epoch, ProcId), u64>,
+    /// Answers each rank has sent: (process, epoch, what).
+    answered: BTreeSet<(ProcId, Epoch, &'static str)>,
+    next_process: u64,
+    pub messages_to_guests: usize,
+    /// Whether any agent has lost its memory: who counted what is not the world's to know then.
+    restarted: bool,
+}
+
+pub fn guest_id(index: usize) -> GuestId {
+    GuestId(format!("g{index}"))
+}
+
+pub fn worker(process: ProcId) -> WorkerId {
+    WorkerId { process, index: 0 }
+}
+
+pub fn explicit(tls: &str) -> Interconnect {
+    Interconnect::Explicit(Transports {
+        tls: Some(tls.into()),
+        net_devices: Some("all".into()),
+    })
+}
+
+fn join(process: ProcId, epoch: Epoch) -> Join {
+    Join {
+        process,
+        pid: 1000 + process.0 as u32,
+        program: "app".into(),
+        mpi_rank: Some(process.0 as u32 - 1),
+        ucx_version: "1".into(),
+        epoch,
+    }
+}
+
+fn counts(map: &BTreeMap<ProcId, u64>) -> Vec<WorkerCount> {
+    map.iter()
+        .map(|(p, n)| WorkerCount {
+            worker: worker(*p),
+            count: *n,
+        })
+        .collect()
+}
+
+impl World {
+    /// Agents connected, `ranks` ranks spread over them and welcomed.
+    pub fn new(guests: usize, ranks: usize) -> Self {
+        let mut world = World {
+            gang: Gang::new(Interconnect::Native),
+            guests,
+            ranks: BTreeMap::new(),
+            to_agent: vec![VecDeque::new(); guests],
+            from_agent: vec![VecDeque::new(); guests],
+            outcomes: Vec::new(),
+            departed: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            next_process: 1,
+            messages_to_guests: 0,
+            restarted: false,
+        };
+        for guest in 0..guests {
+            world.from_agent[guest].push_back(FromAgent::Hello {
+                guest: format!("g{guest}"),
+                agent_version: "0".into(),
+                ranks: Vec::new(),
+            });
+        }
+        for rank in 0..ranks {
+            world.spawn(rank % guests);
+        }
+        world.run();
+        world
+    }
+
+    pub fn spawn(&mut self, guest: usize) -> ProcId {
+        let process = ProcId(self.next_process);
+        self.next_process += 1;
+        self.ranks.insert(
+            process,
+            Rank {
+                guest,
+                welcomed: false,
+                alive: true,
+                epoch: Epoch(0),
+                held: false,
+                decided: false,
+                sent: BTreeMap::new(),
+                counted: BTreeMap::new(),
+                veto_next: false,
+                heard: Vec::new(),
+            },
+        );
+        self.say(process, FromRank::Join(join(process, Epoch(0))));
+        process
+    }
+
+    fn say(&mut self, process: ProcId, message: FromRank) {
+        let guest = self.ranks[&process].guest;
+        self.from_agent[guest].push_back(FromAgent::Ranks(vec![(process, message)]));
+    }
+
+    /// The agent dies and is back: what was under way is lost, but for what it had heard of ranks
+    /// that left or died. Ranks undo what is not decided and join again.
+    pub fn restart_agent(&mut self, guest: usize) {
+        self.restarted = true;
+        self.to_agent[guest].clear();
+        let mut kept = VecDeque::from([FromAgent::Hello {
+            guest: format!("g{guest}"),
+            agent_version: "0".into(),
+            ranks: Vec::new(),
+        }]);
+        for message in std::mem::take(&mut self.from_agent[guest]) {
+            match &message {
+                FromAgent::Gone { .. } => kept.push_back(message),
+                FromAgent::Ranks(said) if matches!(said[..], [(_, FromRank::Leave { .. })]) => {
+                    kept.push_back(message);
+                }
+                _ => {}
+            }
+        }
+        self.from_agent[guest] = kept;
+        let alive = self
+            .ranks
+            .iter_mut()
+            .filter(|(_, rank)| rank.alive && rank.guest == guest);
+        let mut joins = Vec::new();
+        for (process, rank) in alive {
+            rank.heard.push("lost");
+            rank.held &= rank.decided;
+            joins.push(join(*process, rank.epoch));
+        }
+        for join in joins {
+            self.say(join.process, FromRank::Join(join));
+        }
+    }
+
+    /// Application traffic; only ranks whose gate is open and that are members send, and a
+    /// worker's address is known to others only after its process was welcomed.
+    pub fn send(&mut self, from: ProcId, to: ProcId, messages: u64) {
+        if !self.ranks.get(&to).is_some_and(|rank| rank.welcomed) {
+            return;
+        }
+        if let Some(rank) = self.ranks.get_mut(&from)
+            && rank.alive
+            && rank.welcomed
+            && !rank.held
+        {
+            *rank.sent.entry(to).or_default() += messages;
+        }
+    }
+
+    pub fn leave(&mut self, process: ProcId) {
+        let Some(rank) = self.ranks.get_mut(&process) else {
+            return;
+        };
+        if !rank.alive || !rank.welcomed || rank.held {
+            return;
+        }
+        rank.alive = false;
+        let (epoch, sent) = (rank.epoch, rank.sent.clone());
+        for (to, n) in &sent {
+            *self.departed.entry((epoch, *to)).or_default() += n;
+        }
+        self.say(
+            process,
+            FromRank::Leave {
+                sent: counts(&sent),
+            },
+        );
+        self.gone(process);
+    }
+
+    pub fn kill(&mut self, process: ProcId) {
+        let Some(rank) = self.ranks.get_mut(&process) else {
+            return;
+        };
+        if std::mem::replace(&mut rank.alive, false) {
+            self.gone(process);
+        }
+    }
+
+    fn gone(&mut self, process: ProcId) {
+        let guest = self.ranks[&process].guest;
+        self.from_agent[guest].push_back(FromAgent::Gone { process, pid: 1000 });
+    }
+
+    pub fn apply(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Outcome(outcome) => self.outcomes.push(outcome),
+                Effect::Send { guest, message } => {
+                    let index: usize = guest.0[1..].parse().expect("our own name");
+                    self.messages_to_guests += 1;
+                    self.check(&message);
+                    self.to_agent[index].push_back(message);
+                }
+            }
+        }
+    }
+
+    /// The rules: nothing is sent before every live member has earned it.
+    fn check(&self, message: &ToAgent) {
+        let ToAgent::Ranks(messages) = message else {
+            return;
+        };
+        for (recipient, message) in messages {
+            let (epoch, need) = match message {
+                ToRank::Peers { epoch, .. } => (*epoch, "published"),
+                ToRank::Commit {
+                    epoch,
+                    order: SwitchOrder::MakeBeforeBreak,
+                } => (*epoch, "ready"),
+                ToRank::Expect { epoch, .. } => (*epoch, "counters"),
+                ToRank::Release { epoch } => (*epoch, "drained"),
+                ToRank::Open { epoch } => (*epoch, "ready"),
+                _ => continue,
+            };
+            assert_eq!(*recipient, Recipient::All, "one table a guest");
+            // Those being welcomed by the same step take no part; one that its agent had lost, and
+            // that was given up, may be among them.
+            let took_part = |rank: &Rank| rank.welcomed && !rank.heard.contains(&"lost");
+            for rank in self
+                .gang
+                .ranks()
+                .filter(|rank| took_part(&self.ranks[&rank.process]))
+            {
+                assert!(
+                    self.answered.contains(&(rank.process, epoch, need)),
+                    "{message:?} before {need} of {rank}"
+                );
+            }
+        }
+    }
+
+    /// Moves one message of one queue; false if that queue was empty.
+    pub fn step(&mut self, queue: usize) -> bool {
+        let guest = queue % self.guests;
+        if (queue / self.guests).is_multiple_of(2) {
+            match self.to_agent[guest].pop_front() {
+                Some(message) => self.agent_hears(guest, message),
+                None => return false,
+            }
+        } else {
+            match self.from_agent[guest].pop_front() {
+                Some(message) => {
+                    let effects = self.gang.hear(&guest_id(guest), message);
+                    self.apply(effects);
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Until all queues are empty.
+    pub fn run(&mut self) {
+        for _ in 0..1_000_000 {
+            let moved = (0..self.guests * 2)
+                .filter(|queue| self.step(*queue))
+                .count();
+            if moved == 0 {
+                return;
+            }
+        }
+        panic!("the gang and its ranks talk for ever");
+    }
+
+    fn agent_hears(&mut self, guest: usize, message: ToAgent) {
+        let members: Vec<ProcId> = self
+            .ranks
+            .iter()
+            .filter(|(_, rank)| rank.guest == guest && rank.welcomed && rank.alive)
+            .map(|(process, _)| *process)
+            .collect();
+        match message {
+            ToAgent::Prepare { epoch, .. } => {
+                let transports = Transports::default();
+                for process in members {
+                    self.rank_hears(
+                        process,
+                        ToRank::Prepare {
+                            epoch,
+                            transports: transports.clone(),
+                        },
+                    );
+                }
+            }
+            ToAgent::Ranks(messages) => {
+                for (recipient, message) in messages {
+                    match recipient {
+                        Recipient::One(process) => self.rank_hears(process, message),
+                        Recipient::All => {
+                            for process in &members {
+                                self.rank_hears(*process, message.clone());
+                            }
+                        }
+                    }
+                }
+            }
+            ToAgent::Current { .. } | ToAgent::ReportDevices => {}
+        }
+    }
+
+    fn answer(&mut self, process: ProcId, epoch: Epoch, what: &'static str, message: FromRank) {
+        self.answered.insert((process, epoch, what));
+        self.say(process, message);
+    }
+
+    fn rank_hears(&mut self, process: ProcId, message: ToRank) {
+        let Some(rank) = self.ranks.get_mut(&process) else {
+            return;
+        };
+        if !rank.alive {
+            return;
+        }
+        match message {
+            ToRank::Welcome(welcome) => {
+                rank.heard.push("welcome");
+                rank.welcomed = true;
+                rank.epoch = welcome.epoch;
+            }
+            ToRank::Prepare { epoch, .. } => {
+                rank.heard.push("prepare");
+                if std::mem::replace(&mut rank.veto_next, false) {
+                    self.say(
+                        process,
+                        FromRank::Veto {
+                            epoch,
+                            reason: "no device".into(),
+                        },
+                    );
+                    return;
+                }
+                let address = WorkerAddress {
+                    worker: worker(process),
+                    bytes: vec![1; 8],
+                };
+                let message = FromRank::Published {
+                    epoch,
+                    addresses: vec![address],
+                    hellos: Vec::new(),
+                };
+                self.answer(process, epoch, "published", message);
+            }
+            ToRank::Peers { epoch, .. } => {
+                rank.heard.push("peers");
+                self.answer(process, epoch, "ready", FromRank::Ready { epoch });
+            }
+            ToRank::Commit { epoch, .. } => {
+                rank.heard.push("commit");
+                rank.held = true;
+                rank.counted = rank.sent.clone();
+                let sent = counts(&rank.sent);
+                self.answer(
+                    process,
+                    epoch,
+                    "counters",
+                    FromRank::Counters {
+                        epoch,
+                        sent,
+                        syncs: Vec::new(),
+                    },
+                );
+            }
+            ToRank::Expect { epoch, totals, .. } => {
+                rank.heard.push("expect");
+                let closing = rank.epoch;
+                self.check_totals(process, closing, &totals);
+                let stall = Stall::default();
+                self.answer(
+                    process,
+                    epoch,
+                    "drained",
+                    FromRank::Drained { epoch, stall },
+                );
+                self.rank_drained(process, epoch);
+            }
+            ToRank::Release { epoch } => {
+                rank.heard.push("release");
+                let message = FromRank::Released {
+                    epoch,
+                    release_us: 7,
+                };
+                self.answer(process, epoch, "released", message);
+            }
+            ToRank::Open { epoch } => {
+                rank.heard.push("open");
+                rank.held = false;
+                rank.decided = false;
+                rank.epoch = epoch;
+                rank.sent.clear();
+                let stall = Stall::default();
+                self.answer(process, epoch, "opened", FromRank::Opened { epoch, stall });
+            }
+            ToRank::Matched { .. } => {}
+            ToRank::Abort { epoch } => {
+                rank.heard.push("abort");
+                assert!(
+                    rank.counted.is_empty() || rank.heard.contains(&"commit"),
+                    "aborted something that was never begun"
+                );
+                let released = self.answered.contains(&(process, epoch, "released"));
+                rank.held = released;
+                rank.decided = released;
+                self.answered.retain(|(who, when, what)| {
+                    (*who, *when) != (process, epoch) || matches!(*what, "released" | "drained")
+                });
+                self.say(process, FromRank::Aborted { epoch });
+            }
+        }
+    }
+
+    /// Whether this switch makes before it breaks is what the commit said; a held rank opens later.
+    fn rank_drained(&mut self, process: ProcId, epoch: Epoch) {
+        let prepared = self.answered.contains(&(process, epoch, "ready"));
+        let Some(rank) = self.ranks.get_mut(&process) else {
+            return;
+        };
+        rank.decided = !prepared;
+        if prepared {
+            rank.held = false;
+            rank.epoch = epoch;
+            rank.sent.clear();
+        }
+    }
+
+    /// Everything that anybody sent to this rank in its closing epoch is announced, no more.
+    fn check_totals(&self, process: ProcId, closing: Epoch, totals: &[WorkerCount]) {
+        let announced = totals.iter().find(|count| count.worker == worker(process));
+        let announced = announced.map_or(0, |count| count.count);
+        let left = self.departed.get(&(closing, process)).copied().unwrap_or(0);
+        if self.restarted {
+            return;
+        }
+        let members = self.ranks.values();
+        let counted: u64 = members
+            .filter(|rank| {
+                rank.heard
+                    .iter()
+                    .rfind(|w| **w == "commit" || **w == "welcome")
+                    == Some(&"commit")
+            })
+            .filter_map(|rank| rank.counted.get(&process))
+            .sum();
+        assert!(
+            announced >= left && announced <= counted + left,
+            "announced {announced}, counted {counted}, left {left}"
+        );
+        if self.ranks.values().all(|rank| rank.alive) {
+            assert_eq!(announced, counted, "totals of {process}");
+        }
+    }
+
+    pub fn terminal_outcomes(&self) -> usize {
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.is_terminal())
+            .count()
+    }
+}

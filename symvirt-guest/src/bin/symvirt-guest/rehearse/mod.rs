@@ -1,0 +1,305 @@
+//! `symvirt-guest rehearse`: cycles the transports of a job on one machine.
+//!
+//! ```text
+//!   mpirun ─► ranks + libsymvirt.so ──unix socket──► core ◄──► gang     (all in this process)
+//!                                                              ▲
+//!                                        every 200 ms: switch ─┘
+//! ```
+//!
+//! The same agent core and the same coordinator that move a gang of VMs, without VM, host channel
+//! and daemon: what passes here is what a migration asks of the application.
+//!
+//! It never hangs: each phase of a switch has a limit; a rank that stands still beyond it is
+//! named, and the job is killed (or left, to be looked at).
+
+mod job;
+mod over;
+mod record;
+mod stage;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use symvirt_protocol::rank::SwitchOrder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::agent::at;
+use crate::agent::sockets::{self, Socket};
+use crate::exec::Environment;
+use job::Job;
+use over::{Item, Items};
+use record::Record;
+use stage::Stage;
+
+/// How long after the first rank joined the first switch begins, at most.
+const FIRST_SWITCH: Duration = Duration::from_millis(50);
+/// Cancellations go through the first moments of a switch in steps like this.
+const CANCEL_STEP: Duration = Duration::from_millis(1);
+const CANCEL_STEPS: u64 = 60;
+/// Time for connections to end after the job has.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// Cycle the transports of a job on this machine, and report whether it survives and for how long
+/// it stands still.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Time from the start of one switch to the start of the next
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
+    every: Duration,
+    /// Transports to go through: names of tcp, shm, native, fallback, separated by commas, or
+    /// one TLS@DEVICES; may be repeated
+    #[arg(long, value_name = "LIST", default_value = "tcp,shm")]
+    over: Vec<Items>,
+    /// Make-before-break, break-before-make, or both in turn
+    #[arg(long, value_enum, default_value = "mbb")]
+    order: Order,
+    /// Stop switching after this time; the job goes on to its end
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Stop switching after this many switches
+    #[arg(long, value_name = "COUNT")]
+    switches: Option<u64>,
+    /// Also cancel every COUNTth attempt, each a little later than the one before: abandoned
+    /// switches must leave no trace either
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    cancel_every: Option<u64>,
+    /// Longest wait for the ranks in one phase of a switch
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    round_timeout: Duration,
+    /// Longest run of the job as a whole
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    job_timeout: Option<Duration>,
+    /// What to do with a job of which a rank is stuck in a switch
+    #[arg(long, value_enum, default_value = "kill")]
+    on_stuck: OnStuck,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// The job: a launcher and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Debug)]
+enum Order {
+    /// Make-before-break
+    Mbb,
+    /// Break-before-make
+    Bbm,
+    /// In turn
+    Both,
+}
+
+impl Order {
+    fn of_switch(self, number: usize) -> SwitchOrder {
+        match self {
+            Order::Mbb => SwitchOrder::MakeBeforeBreak,
+            Order::Bbm => SwitchOrder::BreakBeforeMake,
+            Order::Both if number.is_multiple_of(2) => SwitchOrder::MakeBeforeBreak,
+            Order::Both => SwitchOrder::BreakBeforeMake,
+        }
+    }
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Debug)]
+enum OnStuck {
+    /// End the job
+    Kill,
+    /// Leave the job as it is and end the rehearsal
+    Leave,
+}
+
+/// Why the job is not waited for any longer.
+enum End {
+    Exited(std::process::ExitStatus),
+    Stuck,
+    TimedOut,
+    Interrupted,
+}
+
+/// Runs the job to its end. The exit code is the job's, or 1 if it passed without having been
+/// rehearsed: no switch happened, or a rank was lost.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let environment = Environment::prepare(|name| std::env::var_os(name))?;
+    environment.say();
+    let directory = tempfile::Builder::new()
+        .prefix("symvirt-rehearse-")
+        .tempdir();
+    let directory = directory.context("make a directory for the socket")?;
+    let socket = Socket::bind(&directory.path().join("agent.sock"))?;
+    let mut job = Job::start(
+        &args.command,
+        environment,
+        &directory.path().join("agent.sock"),
+    )?;
+    let items = args
+        .over
+        .iter()
+        .flat_map(|items| items.0.clone())
+        .collect::<Vec<Item>>();
+    let mut stage = Stage::new();
+    let end = perform(&args, &items, &socket, &mut stage, &mut job).await?;
+    let (status, stuck) = match end {
+        End::Exited(status) => (Some(status), false),
+        End::Stuck if args.on_stuck == OnStuck::Leave => {
+            eprintln!(
+                "symvirt-guest: the job is left as it is, launcher pid {}",
+                job.pid()
+            );
+            (None, true)
+        }
+        End::Stuck => (Some(job.kill(&stage.rank_pids()).await?), true),
+        End::TimedOut => {
+            eprintln!("symvirt-guest: the job is ended: it took longer than --job-timeout");
+            (Some(job.kill(&stage.rank_pids()).await?), true)
+        }
+        End::Interrupted => {
+            eprintln!("symvirt-guest: interrupted, the job is ended");
+            (Some(job.kill(&stage.rank_pids()).await?), true)
+        }
+    };
+    if args.on_stuck == OnStuck::Leave && status.is_none() {
+        job.leave();
+    }
+    let report = stage.record.report(status, stuck);
+    eprint!("{report}");
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&report).context("make JSON")?;
+        std::fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(report.exit_code())
+}
+
+async fn perform(
+    args: &Args,
+    items: &[Item],
+    socket: &Socket,
+    stage: &mut Stage,
+    job: &mut Job,
+) -> anyhow::Result<End> {
+    let (events, mut happening) = mpsc::channel::<sockets::Event>(256);
+    let serving = socket.serve(events);
+    tokio::pin!(serving);
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let started = Instant::now();
+    let mut pace = Pace::new(args, started);
+    let mut cancel_at = None;
+    loop {
+        let now = Instant::now();
+        if let Some(number) = pace.due(now, stage) {
+            let item = &items[number % items.len()];
+            stage.switch(item, args.order.of_switch(number))?;
+            cancel_at = pace.cancellation(args.cancel_every, now);
+        }
+        if cancel_at.is_some_and(|at| at <= now) {
+            cancel_at = None;
+            stage.cancel();
+        }
+        let wake = [
+            stage.core_deadline(),
+            stage.deadline(args.round_timeout),
+            pace.next(stage),
+            cancel_at,
+        ];
+        let end = args.job_timeout.map(|limit| started + limit);
+        tokio::select! {
+            () = &mut serving => anyhow::bail!("the socket is not served any more"),
+            event = happening.recv() => stage.hear(event.context("the socket is closed")?),
+            status = job.wait() => {
+                let status = status?;
+                aftermath(stage, &mut happening, &mut serving).await;
+                return Ok(End::Exited(status));
+            }
+            () = at(wake.into_iter().flatten().min()) => {}
+            () = at(end) => return Ok(End::TimedOut),
+            _ = terminate.recv() => return Ok(End::Interrupted),
+            _ = interrupt.recv() => return Ok(End::Interrupted),
+        }
+        stage.pass_time(Instant::now(), args.round_timeout);
+        if stage.is_stuck() {
+            stage.describe_stuck();
+            return Ok(End::Stuck);
+        }
+    }
+}
+
+/// The job is over: hears what its ranks have said last.
+async fn aftermath(
+    stage: &mut Stage,
+    happening: &mut mpsc::Receiver<sockets::Event>,
+    serving: &mut (impl Future<Output = ()> + Unpin),
+) {
+    let limit = Instant::now() + AFTERMATH;
+    while stage.has_ranks() {
+        tokio::select! {
+            () = &mut *serving => return,
+            event = happening.recv() => match event {
+                Some(event) => stage.hear(event),
+                None => return,
+            },
+            () = at(Some(limit)) => return,
+        }
+    }
+}
+
+/// When to switch.
+struct Pace {
+    every: Duration,
+    stop: Option<Instant>,
+    limit: Option<u64>,
+    next: Option<Instant>,
+    attempts: u64,
+}
+
+impl Pace {
+    fn new(args: &Args, started: Instant) -> Self {
+        let stop = args.duration.map(|duration| started + duration);
+        Pace {
+            every: args.every,
+            stop,
+            limit: args.switches,
+            next: None,
+            attempts: 0,
+        }
+    }
+
+    /// The number of the switch that is to begin now.
+    fn due(&mut self, now: Instant, stage: &Stage) -> Option<usize> {
+        let over = self.stop.is_some_and(|stop| stop <= now)
+            || self.limit.is_some_and(|limit| stage.record.done() >= limit);
+        if over || !stage.has_ranks() || stage.in_switch() {
+            return None;
+        }
+        let next = *self.next.get_or_insert(now + self.every.min(FIRST_SWITCH));
+        if next > now {
+            return None;
+        }
+        self.next = Some(now + self.every);
+        self.attempts += 1;
+        // A switch that was abandoned is tried again, not skipped.
+        usize::try_from(stage.record.done()).ok()
+    }
+
+    /// When the attempt that begins now is to be cancelled.
+    fn cancellation(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
+        let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
+        let step = u32::try_from(self.attempts / every % CANCEL_STEPS).ok()?;
+        Some(now + CANCEL_STEP * step)
+    }
+
+    /// When [`Pace::due`] may have something to say again.
+    fn next(&self, stage: &Stage) -> Option<Instant> {
+        self.next
+            .filter(|_| stage.has_ranks() && !stage.in_switch())
+    }
+}

@@ -1,0 +1,357 @@
+//! What happened in a rehearsal, and what it says about the application.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+use std::time::Instant;
+
+use serde::Serialize;
+use symvirt_protocol::gang::{Outcome, Reason};
+use symvirt_protocol::rank::{Stall, SwitchOrder};
+
+/// Filled while the rehearsal runs.
+#[derive(Debug, Default)]
+pub struct Record {
+    switches: Vec<Switch>,
+    current: Option<Switch>,
+    abandoned: Vec<String>,
+    failed: Vec<String>,
+    lost: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Switch {
+    to: String,
+    order: SwitchOrder,
+    begun: Instant,
+    prepare_us: u64,
+    stalls: Vec<Stall>,
+    total_us: u64,
+}
+
+fn since(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Record {
+    /// A switch begins.
+    pub fn begin(&mut self, to: &str, order: SwitchOrder) {
+        self.current = Some(Switch {
+            to: to.to_owned(),
+            order,
+            begun: Instant::now(),
+            prepare_us: 0,
+            stalls: Vec::new(),
+            total_us: 0,
+        });
+    }
+
+    /// Switches that took effect.
+    pub fn done(&self) -> u64 {
+        self.switches.len() as u64
+    }
+
+    /// Something came of it.
+    pub fn note(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Voted { .. } => {
+                if let Some(switch) = &mut self.current {
+                    switch.prepare_us = since(switch.begun);
+                }
+            }
+            // Break-before-make: the stalls are complete when the gates are open again.
+            Outcome::Committed { stalls, .. } | Outcome::Opened { stalls, .. } => {
+                if let Some(switch) = &mut self.current {
+                    switch.stalls = stalls.iter().map(|stall| stall.stall).collect();
+                }
+                if let Outcome::Opened { .. } = outcome {
+                    self.complete();
+                }
+            }
+            Outcome::Released { .. } => self.complete(),
+            Outcome::Held { .. } | Outcome::Aborted { held: true, .. } => {}
+            Outcome::Aborted { reason, .. } => self.abandoned.push(reason.to_string()),
+            Outcome::Failed { reason, .. } => {
+                self.failed.push(reason.to_string());
+                if let Reason::Died { rank, .. } = reason {
+                    self.lost.push(rank.to_string());
+                }
+            }
+            Outcome::RankDied { rank } => self.lost.push(rank.to_string()),
+        }
+    }
+
+    fn complete(&mut self) {
+        if let Some(mut switch) = self.current.take() {
+            switch.total_us = since(switch.begun);
+            // A gang without ranks has nothing to show.
+            if !switch.stalls.is_empty() {
+                self.switches.push(switch);
+            }
+        }
+    }
+
+    /// The summary; `status` is the job's, none if it was left running.
+    pub fn report(&self, status: Option<ExitStatus>, ended_by_us: bool) -> Report {
+        let code = status.map(|status| {
+            status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        });
+        let of = |order| -> Vec<&Switch> {
+            self.switches
+                .iter()
+                .filter(|switch| switch.order == order)
+                .collect()
+        };
+        let orders = [
+            ("make-before-break", of(SwitchOrder::MakeBeforeBreak)),
+            ("break-before-make", of(SwitchOrder::BreakBeforeMake)),
+        ];
+        let orders = orders
+            .into_iter()
+            .filter(|(_, switches)| !switches.is_empty());
+        Report {
+            passed: code == Some(0)
+                && !ended_by_us
+                && !self.switches.is_empty()
+                && self.lost.is_empty()
+                && self.failed.is_empty(),
+            job_exit_code: code,
+            switches: self.done(),
+            abandoned: self.abandoned.clone(),
+            failed: self.failed.clone(),
+            ranks_lost: self.lost.clone(),
+            transports: self.per_transport(),
+            orders: orders
+                .map(|(name, switches)| Times::of(name, &switches))
+                .collect(),
+        }
+    }
+
+    fn per_transport(&self) -> Vec<(String, u64)> {
+        let mut counts: Vec<(String, u64)> = Vec::new();
+        for switch in &self.switches {
+            match counts.iter_mut().find(|(name, _)| *name == switch.to) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((switch.to.clone(), 1)),
+            }
+        }
+        counts
+    }
+}
+
+/// The summary of a rehearsal.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    passed: bool,
+    job_exit_code: Option<i32>,
+    switches: u64,
+    abandoned: Vec<String>,
+    failed: Vec<String>,
+    ranks_lost: Vec<String>,
+    transports: Vec<(String, u64)>,
+    orders: Vec<Times>,
+}
+
+/// Distributions in microseconds, for one order.
+#[derive(Debug, Serialize)]
+struct Times {
+    order: &'static str,
+    switches: usize,
+    /// Per switch: the longest stall of any rank.
+    job_stall_us: Spread,
+    /// Per rank and switch.
+    rank_stall_us: Spread,
+    gate_us: Spread,
+    counters_us: Spread,
+    drain_us: Spread,
+    repost_us: Spread,
+    /// Per switch: from its start until the new transport is ready; in the background if it is made
+    /// before the old one is broken.
+    prepare_us: Spread,
+    /// Per switch: from its start to the last release.
+    switch_us: Spread,
+    drained_messages: u64,
+    drained_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
+struct Spread {
+    median: u64,
+    p99: u64,
+    max: u64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = u64>) -> Self {
+        let mut values: Vec<u64> = values.collect();
+        values.sort_unstable();
+        let at = |numerator: usize, denominator: usize| {
+            let rank = (values.len() * numerator).div_ceil(denominator).max(1);
+            values.get(rank - 1).copied().unwrap_or(0)
+        };
+        Spread {
+            median: at(1, 2),
+            p99: at(99, 100),
+            max: at(1, 1),
+        }
+    }
+}
+
+impl Times {
+    fn of(order: &'static str, switches: &[&Switch]) -> Self {
+        let stalls = || switches.iter().flat_map(|switch| &switch.stalls);
+        let longest = |switch: &&Switch| {
+            switch
+                .stalls
+                .iter()
+                .map(|stall| stall.total_us)
+                .max()
+                .unwrap_or(0)
+        };
+        Times {
+            order,
+            switches: switches.len(),
+            job_stall_us: Spread::of(switches.iter().map(longest)),
+            rank_stall_us: Spread::of(stalls().map(|stall| stall.total_us)),
+            gate_us: Spread::of(stalls().map(|stall| stall.gate_us)),
+            counters_us: Spread::of(stalls().map(|stall| stall.counters_us)),
+            drain_us: Spread::of(stalls().map(|stall| stall.drain_us)),
+            repost_us: Spread::of(stalls().map(|stall| stall.repost_us)),
+            prepare_us: Spread::of(switches.iter().map(|switch| switch.prepare_us)),
+            switch_us: Spread::of(switches.iter().map(|switch| switch.total_us)),
+            drained_messages: stalls().map(|stall| stall.drained_messages).sum(),
+            drained_bytes: stalls().map(|stall| stall.drained_bytes).sum(),
+        }
+    }
+}
+
+impl Report {
+    /// 0 only if the job passed, was switched at least once, and lost no rank.
+    pub fn exit_code(&self) -> ExitCode {
+        match (self.passed, self.job_exit_code) {
+            (true, _) => ExitCode::SUCCESS,
+            (false, Some(code)) if code != 0 => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+            (false, _) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nrehearsal    {}",
+            if self.passed { "PASSED" } else { "FAILED" }
+        )?;
+        match self.job_exit_code {
+            Some(code) => writeln!(f, "job          exit code {code}")?,
+            None => writeln!(f, "job          left running")?,
+        }
+        let to = self
+            .transports
+            .iter()
+            .map(|(name, count)| format!("{count} to {name}"));
+        let to = to.collect::<Vec<_>>().join(", ");
+        write!(f, "switches     {} done", self.switches)?;
+        if !to.is_empty() {
+            write!(f, " ({to})")?;
+        }
+        writeln!(
+            f,
+            ", {} abandoned, {} failed",
+            self.abandoned.len(),
+            self.failed.len()
+        )?;
+        let once = |reasons: &[String]| {
+            let mut reasons = reasons.to_vec();
+            reasons.sort();
+            reasons.dedup();
+            reasons
+        };
+        for reason in once(&self.abandoned) {
+            writeln!(f, "  abandoned: {reason}")?;
+        }
+        for reason in once(&self.failed) {
+            writeln!(f, "  failed: {reason}")?;
+        }
+        for rank in once(&self.ranks_lost) {
+            writeln!(f, "  lost: {rank}")?;
+        }
+        if self.switches == 0 {
+            writeln!(f, "  no switch happened: did the processes use UCX?")?;
+        }
+        self.orders.iter().try_for_each(|times| times.fmt(f))
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\n{:<22}{:>10}{:>10}{:>10}   ms",
+            self.order, "median", "p99", "max"
+        )?;
+        let rows = [
+            ("  job stall", self.job_stall_us),
+            ("  rank stall", self.rank_stall_us),
+            ("    gate", self.gate_us),
+            ("    counters", self.counters_us),
+            ("    drain", self.drain_us),
+            ("    re-post", self.repost_us),
+            ("  until prepared", self.prepare_us),
+            ("  whole switch", self.switch_us),
+        ];
+        let ms = |us: u64| us as f64 / 1000.0;
+        for (name, spread) in rows {
+            let (median, p99, max) = (ms(spread.median), ms(spread.p99), ms(spread.max));
+            writeln!(f, "{name:<22}{median:>10.3}{p99:>10.3}{max:>10.3}")?;
+        }
+        writeln!(
+            f,
+            "  drained {} messages, {} bytes, in {} switches",
+            self.drained_messages, self.drained_bytes, self.switches
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_the_values_themselves() {
+        assert_eq!(
+            Spread::of(1..=100),
+            Spread {
+                median: 50,
+                p99: 99,
+                max: 100
+            }
+        );
+        assert_eq!(
+            Spread::of([7].into_iter()),
+            Spread {
+                median: 7,
+                p99: 7,
+                max: 7
+            }
+        );
+        assert_eq!(Spread::of([].into_iter()), Spread::default());
+    }
+
+    #[test]
+    fn a_job_that_was_never_switched_does_not_pass() {
+        let report = Record::default().report(Some(ExitStatus::from_raw(0)), false);
+        assert!(!report.passed);
+        assert!(report.to_string().contains("no switch happened"));
+    }
+
+    #[test]
+    fn a_lost_rank_does_not_pass_even_if_the_launcher_says_so() {
+        let mut record = Record::default();
+        record.lost.push("rank 1".to_owned());
+        assert!(!record.report(Some(ExitStatus::from_raw(0)), false).passed);
+    }
+}

@@ -1,0 +1,254 @@
+//! Agent core and coordinator in one process: what one says, the other hears at once.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use symvirt_protocol::agent::FromAgent;
+use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase, Reason};
+use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::rank::SwitchOrder;
+use symvirt_protocol::transport::Interconnect;
+use tracing::{info, warn};
+
+use super::Record;
+use super::over::Item;
+use crate::agent::board::Board;
+use crate::agent::core::{Core, Output};
+use crate::agent::devices::Devices;
+use crate::agent::{answer, core_of, guest_name, sockets};
+
+/// The gang under rehearsal.
+pub struct Stage {
+    core: Core,
+    gang: Gang,
+    board: Board,
+    devices: Devices,
+    guest: GuestId,
+    /// The phase whose answers are awaited, since when.
+    phase: Option<((Epoch, Phase), Instant)>,
+    /// What a held gang is rebuilt onto.
+    rebuild: Option<Interconnect>,
+    stuck: bool,
+    /// What happened.
+    pub record: Record,
+}
+
+impl Stage {
+    /// No ranks yet.
+    pub fn new() -> Self {
+        let devices = Devices::below(Path::new("/"));
+        let mut stage = Stage {
+            core: core_of(&devices),
+            gang: Gang::new(Interconnect::Native),
+            board: Board::default(),
+            devices,
+            guest: GuestId(guest_name()),
+            phase: None,
+            rebuild: None,
+            stuck: false,
+            record: Record::default(),
+        };
+        stage.core.host_session();
+        stage.carry_out(Vec::new());
+        stage
+    }
+
+    /// Whether any process has joined.
+    pub fn has_ranks(&self) -> bool {
+        self.gang.ranks().next().is_some()
+    }
+
+    /// Their process ids.
+    pub fn rank_pids(&self) -> BTreeSet<u32> {
+        self.core.rank_pids()
+    }
+
+    /// Whether a switch is under way.
+    pub fn in_switch(&self) -> bool {
+        self.gang.phase().is_some()
+    }
+
+    /// Whether a rank stands where no abort helps.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// When the core wants to be told that time has passed.
+    pub fn core_deadline(&self) -> Option<Instant> {
+        self.core.deadline()
+    }
+
+    /// When the patience with the present phase ends.
+    pub fn deadline(&self, patience: Duration) -> Option<Instant> {
+        self.phase.map(|(_, since)| since + patience)
+    }
+
+    /// Begins a switch.
+    pub fn switch(&mut self, item: &Item, order: SwitchOrder) -> anyhow::Result<()> {
+        let epoch = self.gang.next_epoch();
+        info!(%epoch, to = item.name, ?order, "switch");
+        self.record.begin(&item.name, order);
+        self.rebuild = Some(item.interconnect.clone());
+        let effects = self.gang.switch(epoch, item.interconnect.clone(), order)?;
+        self.carry_out(effects);
+        Ok(())
+    }
+
+    /// Gives up the switch under way, unless it is past the point where that is possible.
+    pub fn cancel(&mut self) {
+        match self.gang.abort() {
+            Ok(effects) => self.carry_out(effects),
+            Err(refusal) => info!(%refusal, "not cancelled"),
+        }
+    }
+
+    /// A connection of a rank does something.
+    pub fn hear(&mut self, event: sockets::Event) {
+        match event {
+            sockets::Event::Opened(conn, outbox) => self.board.open(conn, outbox),
+            sockets::Event::Said(conn, message) => {
+                self.core.rank_said(conn, message, Instant::now());
+            }
+            sockets::Event::Closed(conn) => {
+                self.board.close(conn);
+                self.core.rank_closed(conn);
+            }
+            sockets::Event::Asked(query, reply) => {
+                if reply
+                    .send(answer(query, &self.core, &self.devices))
+                    .is_err()
+                {
+                    tracing::debug!("who asked did not wait for the answer");
+                }
+            }
+        }
+        self.carry_out(Vec::new());
+    }
+
+    /// Time passed.
+    pub fn pass_time(&mut self, now: Instant, patience: Duration) {
+        self.core.tick(now);
+        let mut effects = Vec::new();
+        if self
+            .deadline(patience)
+            .is_some_and(|deadline| deadline <= now)
+        {
+            warn!(phase = ?self.gang.phase(), waiting = %self.waiting(), "no answer");
+            effects = self.gang.time_out();
+            // The next deadline is the abort's.
+            self.phase = None;
+        }
+        self.carry_out(effects);
+    }
+
+    fn waiting(&self) -> String {
+        let waiting = self.gang.waiting();
+        waiting
+            .iter()
+            .map(|rank| rank.to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// Until core and coordinator have nothing to say to each other.
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut effects = VecDeque::from(effects);
+        loop {
+            match effects.pop_front() {
+                Some(Effect::Send { message, .. }) => self.core.host_said(message),
+                Some(Effect::Outcome(outcome)) => effects.extend(self.note(outcome)),
+                None => {
+                    let outputs = self.core.take_outputs();
+                    if outputs.is_empty() {
+                        break;
+                    }
+                    for output in outputs {
+                        effects.extend(self.carry_out_one(output));
+                    }
+                }
+            }
+        }
+        let phase = self.gang.phase().filter(|(_, phase)| *phase != Phase::Held);
+        if self.phase.map(|(phase, _)| phase) != phase {
+            self.phase = phase.map(|phase| (phase, Instant::now()));
+        }
+    }
+
+    fn carry_out_one(&mut self, output: Output) -> Vec<Effect> {
+        match output {
+            Output::Ranks(conns, message) => {
+                self.board.write(&conns, &message);
+                Vec::new()
+            }
+            Output::Host(message) => {
+                if let FromAgent::Problem { message } = &message {
+                    warn!(problem = message);
+                }
+                self.gang.hear(&self.guest.clone(), message)
+            }
+            Output::Drop(conn, reason) => {
+                warn!(conn = conn.0, reason, "disconnected");
+                self.board.close(conn);
+                self.core.rank_closed(conn);
+                Vec::new()
+            }
+            // Nobody here asks for them.
+            Output::ReportDevices => Vec::new(),
+        }
+    }
+
+    fn note(&mut self, outcome: Outcome) -> Vec<Effect> {
+        self.record.note(&outcome);
+        match outcome {
+            Outcome::Failed { epoch, reason } => {
+                warn!(%epoch, %reason, "switch failed");
+                self.stuck |= matches!(reason, Reason::TimedOut { .. });
+                Vec::new()
+            }
+            Outcome::Aborted {
+                epoch,
+                held,
+                reason,
+            } => {
+                info!(%epoch, %reason, "switch abandoned");
+                if held { self.open_again() } else { Vec::new() }
+            }
+            Outcome::Held { .. } => self.open_again(),
+            Outcome::RankDied { rank } => {
+                warn!(%rank, "died");
+                Vec::new()
+            }
+            Outcome::Voted { .. }
+            | Outcome::Committed { .. }
+            | Outcome::Released { .. }
+            | Outcome::Opened { .. } => Vec::new(),
+        }
+    }
+
+    /// A rehearsal holds nobody longer than it takes.
+    fn open_again(&mut self) -> Vec<Effect> {
+        let interconnect = self.rebuild.clone().unwrap_or(Interconnect::Native);
+        self.gang.rebuild(interconnect).unwrap_or_default()
+    }
+
+    /// Says where each rank stands.
+    pub fn describe_stuck(&self) {
+        let phase = self
+            .gang
+            .phase()
+            .map_or_else(String::new, |(epoch, phase)| {
+                format!(" in {phase} of switch {epoch}")
+            });
+        eprintln!("symvirt-guest: stuck{phase}; missing: {}", self.waiting());
+        for rank in self.core.rank_status() {
+            let number = rank
+                .mpi_rank
+                .map_or_else(|| "-".to_owned(), |rank| rank.to_string());
+            eprintln!(
+                "  rank {number} pid {} ({}): last said {}, runs in epoch {}",
+                rank.pid, rank.program, rank.said, rank.epoch
+            );
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Endpoints.
+
+use std::ffi::{c_uint, c_void};
+
+use symvirt_ffi::flags::{close, dt, op};
+use symvirt_ffi::ucp::{EpParams, RequestParam};
+use symvirt_ffi::ucs::{Status, StatusPtr};
+
+use super::flush::send_callback;
+use super::rarely;
+use crate::gate;
+use crate::object::handle;
+use crate::object::request::Callback;
+use crate::process::endpoints;
+use crate::real::real;
+use crate::transfer::options::Options;
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_ep_create(
+    worker: *mut c_void,
+    params: *const EpParams,
+    endpoint: *mut *mut c_void,
+) -> Status {
+    // SAFETY: the application's arguments.
+    unsafe {
+        let Some(ours) = handle::worker(worker) else {
+            return endpoints::create_unmoved(worker, params, endpoint);
+        };
+        match endpoints::create(ours, params) {
+            Ok(created) => {
+                endpoint.write(created.cast_mut().cast());
+                Status::OK
+            }
+            Err(status) => status,
+        }
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_ep_close_nbx(
+    endpoint: *mut c_void,
+    param: *const RequestParam,
+) -> StatusPtr {
+    // SAFETY: the application's arguments.
+    unsafe {
+        let Some(ours) = handle::endpoint(endpoint) else {
+            return (real().ep_close_nbx)(endpoint, param);
+        };
+        let _passage = gate::enter();
+        endpoints::close(ours, &Options::read(param, send_callback))
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_ep_close_nb(endpoint: *mut c_void, mode: c_uint) -> StatusPtr {
+    // SAFETY: the application's handle.
+    unsafe {
+        let Some(ours) = handle::endpoint(endpoint) else {
+            return rarely!(ucp_ep_close_nb(endpoint => *mut c_void, mode => c_uint) -> StatusPtr,
+                or StatusPtr::from_status(Status::UNSUPPORTED));
+        };
+        let _passage = gate::enter();
+        endpoints::close(ours, &close_options(mode))
+    }
+}
+
+fn close_options(mode: c_uint) -> Options {
+    let mut options = Options::plain(dt::BYTES, Callback::None);
+    if mode == close::MODE_FORCE {
+        options.mask |= op::FLAGS;
+        options.flags = close::FLAG_FORCE;
+    }
+    options
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_disconnect_nb(endpoint: *mut c_void) -> StatusPtr {
+    // SAFETY: the application's handle.
+    unsafe { ucp_ep_close_nb(endpoint, close::MODE_FLUSH) }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_ep_destroy(endpoint: *mut c_void) {
+    // SAFETY: the application's handle.
+    unsafe {
+        let Some(ours) = handle::endpoint(endpoint) else {
+            rarely!(ucp_ep_destroy(endpoint => *mut c_void));
+            return;
+        };
+        let worker = ours.worker;
+        let started = {
+            let _passage = gate::enter();
+            endpoints::close(ours, &close_options(close::MODE_FLUSH))
+        };
+        super::flush::wait(&*worker, started);
+    }
+}
+
+macro_rules! with_real_endpoint {
+    ($(fn $name:ident($first:ident, $($arg:ident: $ty:ty),*) $(-> $ret:ty, or $default:expr)?;)*) => {$(
+        /// # Safety
+        /// As UCX's.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($first: *mut c_void, $($arg: $ty),*) $(-> $ret)? {
+            let _passage = gate::enter();
+            // SAFETY: the application's handle.
+            let $first = unsafe { handle::endpoint($first) }.map_or($first, |ours| ours.real());
+            rarely!($name($first => *mut c_void, $($arg => $ty),*) $(-> $ret, or $default)?)
+        }
+    )*};
+}
+
+with_real_endpoint! {
+    fn ucp_ep_query(endpoint, attr: *mut c_void) -> Status, or Status::UNSUPPORTED;
+    fn ucp_ep_print_info(endpoint, stream: *mut libc::FILE);
+    fn ucp_ep_evaluate_perf(endpoint, param: *const c_void, attr: *mut c_void) -> Status,
+        or Status::UNSUPPORTED;
+}

@@ -1,0 +1,161 @@
+//! Requests. Reading a status passes no gate: it reads our own memory.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use symvirt_ffi::flags::request_attr;
+use symvirt_ffi::ucp::{RequestAttr, TagRecvInfo};
+use symvirt_ffi::ucs::Status;
+
+use super::rarely;
+use crate::gate;
+use crate::object::handle;
+use crate::object::request::{self, COMPLETE, Callback, FIRED, RETURNED, Request};
+use crate::real::real;
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_check_status(request: *mut c_void) -> Status {
+    // SAFETY: the application's request.
+    unsafe {
+        match Request::from_user(request) {
+            None => (real().request_check_status)(request),
+            Some(ours) => (*ours).visible_status(),
+        }
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_is_completed(request: *mut c_void) -> c_int {
+    // SAFETY: the application's request.
+    unsafe { c_int::from(ucp_request_check_status(request) != Status::INPROGRESS) }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_test(request: *mut c_void, info: *mut TagRecvInfo) -> Status {
+    // SAFETY: the application's request.
+    unsafe {
+        let Some(ours) = Request::from_user(request) else {
+            return rarely!(ucp_request_test(request => *mut c_void, info => *mut TagRecvInfo)
+                -> Status, or Status::UNSUPPORTED);
+        };
+        let status = (*ours).visible_status();
+        if status != Status::INPROGRESS && !info.is_null() {
+            info.write((*ours).info);
+        }
+        status
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_tag_recv_request_test(
+    request: *mut c_void,
+    info: *mut TagRecvInfo,
+) -> Status {
+    // SAFETY: the application's request.
+    unsafe { ucp_request_test(request, info) }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_query(request: *mut c_void, attr: *mut RequestAttr) -> Status {
+    // SAFETY: the application's request and attributes; fields only as announced.
+    unsafe {
+        let Some(ours) = Request::from_user(request) else {
+            return (real().request_query)(request, attr);
+        };
+        let asked = (*attr).field_mask;
+        if asked & request_attr::STATUS != 0 {
+            (*attr).status = (*ours).visible_status();
+        }
+        if asked & request_attr::MEM_TYPE != 0 {
+            (*attr).mem_type = (*ours).posting.memory_type.unwrap_or(0);
+        }
+        let wants_text = request_attr::INFO_STRING | request_attr::INFO_STRING_SIZE;
+        if asked & wants_text == wants_text && (*attr).debug_string_size > 0 {
+            (*attr).debug_string.write(0);
+        }
+        Status::OK
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_free(request: *mut c_void) {
+    // SAFETY: the application's request, freed once.
+    unsafe {
+        match Request::from_user(request) {
+            None => (real().request_free)(request),
+            Some(ours) => {
+                let _passage = gate::enter();
+                request::free(ours, false);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_release(request: *mut c_void) {
+    // SAFETY: the application's request, freed once.
+    unsafe {
+        match Request::from_user(request) {
+            None => {
+                rarely!(ucp_request_release(request => *mut c_void));
+            }
+            Some(ours) => {
+                let _passage = gate::enter();
+                request::free(ours, true);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_cancel(worker: *mut c_void, request: *mut c_void) {
+    // SAFETY: the application's handles.
+    unsafe {
+        let (Some(worker), Some(ours)) = (handle::worker(worker), Request::from_user(request))
+        else {
+            return (real().request_cancel)(worker, request);
+        };
+        let _passage = gate::enter();
+        let state = (*ours).state.load(Ordering::Acquire);
+        if state & (FIRED | RETURNED) == RETURNED {
+            (real().request_cancel)(worker.real(), (*ours).real);
+        }
+    }
+}
+
+/// # Safety
+/// As UCX's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ucp_request_alloc(worker: *mut c_void) -> *mut c_void {
+    // SAFETY: the application's handle.
+    unsafe {
+        let Some(ours) = handle::worker(worker) else {
+            return rarely!(ucp_request_alloc(worker => *mut c_void) -> *mut c_void,
+                or ptr::null_mut());
+        };
+        let _passage = gate::enter();
+        let request = ours.pool.get(ours);
+        (*request).callback = Callback::None;
+        (*request)
+            .state
+            .store(FIRED | RETURNED | COMPLETE, Ordering::Release);
+        Request::user(request)
+    }
+}

@@ -1,0 +1,45 @@
+//! The process's gate, as the exports pass it.
+
+use super::Gate;
+use crate::tls::{self, Mode, ModeCell};
+
+/// The process's gate.
+pub static GATE: Gate = Gate::new();
+
+/// A passage through the gate; dropping it leaves.
+pub struct Passage {
+    leave: bool,
+}
+
+/// Passes the process's gate, or waits until it opens. A thread that is already inside (an
+/// application callback that calls UCP) and a helper pass at once.
+#[inline(always)]
+pub fn enter() -> Passage {
+    let mode = tls::mode();
+    if mode.get() == Mode::Idle && GATE.try_enter(mode) {
+        return Passage { leave: true };
+    }
+    enter_slowly(mode)
+}
+
+#[cold]
+fn enter_slowly(mode: &'static ModeCell) -> Passage {
+    match mode.get() {
+        Mode::Inside | Mode::Helper => return Passage { leave: false },
+        Mode::New => crate::life::register_thread(mode),
+        Mode::Idle => {}
+    }
+    while !GATE.try_enter(mode) {
+        GATE.wait_until_open();
+    }
+    Passage { leave: true }
+}
+
+impl Drop for Passage {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.leave {
+            GATE.leave(tls::mode());
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What the application holds in place of UCX's objects.
+//!
+//! Every object starts with a word that no object of UCX starts with: [`handle`] tells ours from
+//! real ones, which pass through. Objects are created and destroyed by the application; the
+//! switch changes their `real` side, and only while the gate is closed.
+
+pub mod context;
+pub mod datatype;
+pub mod deferred;
+pub mod drained;
+pub mod endpoint;
+pub mod handle;
+pub mod message;
+pub mod pool;
+pub mod posted;
+pub mod request;
+pub mod syncs;
+pub mod worker;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks; a panic of another holder has left nothing half-done that we could mend.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,150 @@
+//! Memory of requests: one pool per worker, in slabs, never given back before the worker ends.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+
+use symvirt_ffi::ucp::RequestInit;
+
+use super::lock;
+use super::request::{HEADER, Request, USER_OWNED};
+use super::worker::Worker;
+
+const PER_SLAB: usize = 64;
+const ALIGN: usize = 64;
+
+/// What the application asked of its requests at `ucp_init`.
+#[derive(Clone, Copy)]
+pub struct RequestSpec {
+    /// Bytes of the application's area.
+    pub size: usize,
+    pub init: RequestInit,
+    pub cleanup: RequestInit,
+}
+
+/// Free requests. Guarded by the gate's exclusion and, where application threads share the
+/// worker, by the lock.
+pub struct Pool {
+    spec: RequestSpec,
+    shared: bool,
+    guard: Mutex<()>,
+    state: UnsafeCell<State>,
+}
+
+struct State {
+    free: *mut Request,
+    slabs: Vec<*mut u8>,
+}
+
+impl Pool {
+    pub fn new(spec: RequestSpec, shared: bool) -> Pool {
+        let state = State {
+            free: ptr::null_mut(),
+            slabs: Vec::new(),
+        };
+        Pool {
+            spec,
+            shared,
+            guard: Mutex::new(()),
+            state: UnsafeCell::new(state),
+        }
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, body: impl FnOnce(&mut State) -> R) -> R {
+        if self.shared {
+            return self.with_lock(body);
+        }
+        // SAFETY: only one thread at a time may use an unshared worker, and the helper touches it
+        // under the closed gate alone.
+        body(unsafe { &mut *self.state.get() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn with_lock<R>(&self, body: impl FnOnce(&mut State) -> R) -> R {
+        let _held = lock(&self.guard);
+        // SAFETY: exclusive by the lock.
+        body(unsafe { &mut *self.state.get() })
+    }
+
+    /// A request of the pool, or null when there is no memory. Its fields are stale.
+    #[inline(always)]
+    pub fn get(&self, worker: *const Worker) -> *mut Request {
+        self.with(|state| {
+            if state.free.is_null() {
+                self.grow(state, worker);
+            }
+            let request = state.free;
+            // SAFETY: `grow` never leaves the list empty; its members are valid headers.
+            state.free = unsafe { (*request).next };
+            request
+        })
+    }
+
+    /// Takes a request back; memory of the application's own is left alone.
+    #[inline(always)]
+    pub fn put(&self, request: *mut Request) {
+        // SAFETY: a request of this pool, or one in the application's memory, that nobody uses.
+        let header = unsafe { &mut *request };
+        if header.state.load(Ordering::Relaxed) & USER_OWNED != 0 {
+            return;
+        }
+        self.with(|state| {
+            header.next = state.free;
+            state.free = request;
+        });
+    }
+
+    fn stride(&self) -> usize {
+        (HEADER + self.spec.size).next_multiple_of(ALIGN)
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::from_size_align(self.stride() * PER_SLAB, ALIGN)
+            .expect("invariant: a slab of requests is far below isize::MAX")
+    }
+
+    #[cold]
+    fn grow(&self, state: &mut State, worker: *const Worker) {
+        // SAFETY: the layout is not empty.
+        let slab = unsafe { alloc_zeroed(self.layout()) };
+        if slab.is_null() {
+            handle_alloc_error(self.layout());
+        }
+        for index in (0..PER_SLAB).rev() {
+            // SAFETY: within the slab, aligned, exclusively ours.
+            let request = unsafe { slab.add(index * self.stride()) }.cast::<Request>();
+            // SAFETY: as above.
+            unsafe { request.write(Request::blank(worker)) };
+            if let Some(init) = self.spec.init {
+                // SAFETY: UCP's contract: called once for each request's area.
+                unsafe { init(Request::user(request)) };
+            }
+            // SAFETY: just written.
+            unsafe { (*request).next = state.free };
+            state.free = request;
+        }
+        state.slabs.push(slab);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let (layout, stride) = (self.layout(), self.stride());
+        for &slab in &self.state.get_mut().slabs {
+            for index in 0..PER_SLAB {
+                // SAFETY: within the slab; the area was initialised by `init`.
+                let request = unsafe { slab.add(index * stride) }.cast::<Request>();
+                if let Some(cleanup) = self.spec.cleanup {
+                    // SAFETY: UCP's contract: called once for each request's area.
+                    unsafe { cleanup(Request::user(request)) };
+                }
+            }
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(slab, layout) };
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! A worker: where messages arrive, and everything that must survive a switch of transports.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::slice;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, Ordering};
+
+use symvirt_ffi::flags::worker_param;
+use symvirt_ffi::ucp::WorkerParams;
+use symvirt_ffi::ucs::{
+    CpuSet, Status, THREAD_MODE_MULTI, THREAD_MODE_SERIALIZED, THREAD_MODE_SINGLE, ThreadMode,
+};
+use symvirt_protocol::ids::WorkerId;
+
+use super::context::Context;
+use super::deferred::Deferred;
+use super::drained::Drained;
+use super::endpoint::Endpoint;
+use super::handle::Mark;
+use super::lock;
+use super::message::Messages;
+use super::pool::Pool;
+use super::posted::Posted;
+use super::syncs::Syncs;
+use crate::real::real;
+
+/// Our `ucp_worker_h`.
+#[repr(C)]
+pub struct Worker {
+    mark: Mark,
+    real: AtomicPtr<c_void>,
+    /// Whether several application threads may use it at once.
+    pub shared: bool,
+    /// Set while a switch takes posted receives back: a cancelled one is not the application's.
+    pub reposting: AtomicBool,
+    pub traffic: Traffic,
+    pub deferred: Deferred,
+    pub drained: Drained,
+    pub posted: Posted,
+    pub pool: Pool,
+    pub messages: Messages,
+    pub syncs: Syncs,
+    pub id: WorkerId,
+    pub context: *const Context,
+    /// What the application asked for, before SINGLE became SERIALIZED.
+    pub thread_mode: ThreadMode,
+    params: WorkerParams,
+    endpoints: Mutex<HashMap<u64, *const Endpoint>>,
+    /// Closed endpoints: a late error may still name one.
+    graveyard: Mutex<Vec<*const Endpoint>>,
+}
+
+// SAFETY: the raw pointers name objects that are changed only under the closed gate or locks.
+unsafe impl Send for Worker {}
+// SAFETY: as above.
+unsafe impl Sync for Worker {}
+
+/// Counters of one epoch.
+#[derive(Default)]
+pub struct Traffic {
+    /// Receives by tag that completed, truncated ones included.
+    received: AtomicU64,
+    /// Messages that a probe removed.
+    probed: AtomicU64,
+    /// Sends, flushes, closes and receives of probed messages that are under way.
+    operations: AtomicI64,
+}
+
+/// Adds one: a plain addition where only one thread at a time may be here.
+#[inline(always)]
+pub fn bump(counter: &AtomicU64, shared: bool) {
+    if shared {
+        counter.fetch_add(1, Ordering::Relaxed);
+    } else {
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Traffic {
+    #[inline(always)]
+    pub fn count_received(&self, shared: bool) {
+        bump(&self.received, shared);
+    }
+
+    pub fn count_probed(&self) {
+        self.probed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn operation_started(&self) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub fn operation_ended(&self) {
+        self.operations.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Messages that have arrived in this epoch.
+    pub fn arrived(&self) -> u64 {
+        self.received.load(Ordering::Relaxed) + self.probed.load(Ordering::Relaxed)
+    }
+
+    /// Operations under way.
+    pub fn operations(&self) -> i64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+
+    /// A new epoch begins; no operation is under way.
+    pub fn reset(&self) {
+        self.received.store(0, Ordering::Relaxed);
+        self.probed.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Worker {
+    /// Makes a worker, real side and all.
+    ///
+    /// # Errors
+    /// UCX's.
+    ///
+    /// # Safety
+    /// `params` is the application's, readable by its `field_mask`.
+    pub unsafe fn create(
+        context: &Context,
+        params: *const WorkerParams,
+        id: WorkerId,
+    ) -> Result<Box<Worker>, Status> {
+        // SAFETY: by the caller's promise.
+        let (params, thread_mode) = unsafe { copy_params(params) };
+        let shared = thread_mode == THREAD_MODE_MULTI;
+        let real = make_real(context.real(), &params)?;
+        Ok(Box::new(Worker {
+            mark: Mark::Worker,
+            real: AtomicPtr::new(real),
+            shared,
+            reposting: AtomicBool::new(false),
+            traffic: Traffic::default(),
+            deferred: Deferred::default(),
+            drained: Drained::default(),
+            posted: Posted::new(shared),
+            pool: Pool::new(context.requests, shared),
+            messages: Messages::default(),
+            syncs: Syncs::default(),
+            id,
+            context,
+            thread_mode,
+            params,
+            endpoints: Mutex::default(),
+            graveyard: Mutex::default(),
+        }))
+    }
+
+    /// The real worker in use.
+    #[inline(always)]
+    pub fn real(&self) -> *mut c_void {
+        self.real.load(Ordering::Relaxed)
+    }
+
+    /// Changes the real side; under the closed gate. Returns the old one.
+    pub fn swap_real(&self, new: *mut c_void) -> *mut c_void {
+        self.real.swap(new, Ordering::Relaxed)
+    }
+
+    /// Makes another real worker in `real_context`.
+    ///
+    /// # Errors
+    /// UCX's.
+    pub fn make_real(&self, real_context: *mut c_void) -> Result<*mut c_void, Status> {
+        make_real(real_context, &self.params)
+    }
+
+    /// Adds an endpoint.
+    pub fn adopt(&self, endpoint: Box<Endpoint>) -> *const Endpoint {
+        let id = endpoint.id;
+        let endpoint = Box::into_raw(endpoint).cast_const();
+        lock(&self.endpoints).insert(id, endpoint);
+        endpoint
+    }
+
+    /// Takes an endpoint off the list; its memory stays until the worker ends.
+    pub fn bury(&self, endpoint: &Endpoint) {
+        if let Some(endpoint) = lock(&self.endpoints).remove(&endpoint.id) {
+            lock(&self.graveyard).push(endpoint);
+        }
+    }
+
+    /// Makes a real endpoint of `real_worker` for the endpoint of this identity, open or closed.
+    ///
+    /// # Errors
+    /// UCX's.
+    pub fn connect_twin(
+        &self,
+        id: u64,
+        real_worker: *mut c_void,
+        address: &[u8],
+    ) -> Result<*mut c_void, Status> {
+        let known = lock(&self.endpoints).get(&id).copied().or_else(|| {
+            // SAFETY: buried endpoints stay in memory as long as their worker.
+            let is_it = |endpoint: &&*const Endpoint| unsafe { (***endpoint).id == id };
+            lock(&self.graveyard).iter().find(is_it).copied()
+        });
+        match known {
+            // SAFETY: as above.
+            Some(endpoint) => unsafe { &*endpoint }.connect(real_worker, address),
+            None => Err(Status::INVALID_PARAM),
+        }
+    }
+
+    /// Calls `body` with every endpoint; none is closed meanwhile.
+    pub fn each_endpoint(&self, mut body: impl FnMut(&Endpoint)) {
+        for &endpoint in lock(&self.endpoints).values() {
+            // SAFETY: listed endpoints are live.
+            body(unsafe { &*endpoint });
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let endpoints = std::mem::take(&mut *lock(&self.endpoints));
+        let buried = std::mem::take(&mut *lock(&self.graveyard));
+        for endpoint in endpoints.into_values().chain(buried) {
+            // SAFETY: made by `adopt`; the application has destroyed the worker with them.
+            drop(unsafe { Box::from_raw(endpoint.cast_mut()) });
+        }
+    }
+}
+
+fn make_real(real_context: *mut c_void, params: &WorkerParams) -> Result<*mut c_void, Status> {
+    let mut worker = ptr::null_mut();
+    // SAFETY: a live context, our parameters, and a place for the result.
+    match unsafe { (real().worker_create)(real_context, params, &raw mut worker) } {
+        Status::OK => Ok(worker),
+        status => Err(status),
+    }
+}
+
+/// UCX's address of a real worker.
+///
+/// # Errors
+/// UCX's.
+pub fn real_address(real_worker: *mut c_void) -> Result<Vec<u8>, Status> {
+    let (mut address, mut length) = (ptr::null_mut(), 0);
+    // SAFETY: a live worker and places for the results.
+    let status =
+        unsafe { (real().worker_get_address)(real_worker, &raw mut address, &raw mut length) };
+    if status != Status::OK {
+        return Err(status);
+    }
+    // SAFETY: UCX describes `length` bytes that live until they are released.
+    let bytes = unsafe { slice::from_raw_parts(address.cast::<u8>(), length) }.to_vec();
+    // SAFETY: got from this worker just now.
+    unsafe { (real().worker_release_address)(real_worker, address) };
+    Ok(bytes)
+}
+
+/// The application's parameters, and the thread mode it asked for. A helper uses the worker too,
+/// never at the same time: SINGLE becomes SERIALIZED.
+///
+/// # Safety
+/// `params` is readable by its `field_mask`.
+unsafe fn copy_params(params: *const WorkerParams) -> (WorkerParams, ThreadMode) {
+    const KEPT: u64 = worker_param::CPU_MASK
+        | worker_param::EVENTS
+        | worker_param::USER_DATA
+        | worker_param::FLAGS;
+    // SAFETY: each field only if announced.
+    unsafe {
+        let mask = (*params).field_mask;
+        let has = |field| mask & field != 0;
+        let asked = if has(worker_param::THREAD_MODE) {
+            (*params).thread_mode
+        } else {
+            THREAD_MODE_SINGLE
+        };
+        let copy = WorkerParams {
+            field_mask: (mask & KEPT) | worker_param::THREAD_MODE,
+            thread_mode: asked.max(THREAD_MODE_SERIALIZED),
+            cpu_mask: if has(worker_param::CPU_MASK) {
+                (*params).cpu_mask
+            } else {
+                CpuSet { bits: [0; 16] }
+            },
+            events: if has(worker_param::EVENTS) {
+                (*params).events
+            } else {
+                0
+            },
+            user_data: if has(worker_param::USER_DATA) {
+                (*params).user_data
+            } else {
+                ptr::null_mut()
+            },
+            event_fd: -1,
+            flags: if has(worker_param::FLAGS) {
+                (*params).flags
+            } else {
+                0
+            },
+            name: ptr::null(),
+            am_alignment: 0,
+            client_id: 0,
+        };
+        (copy, asked)
+    }
+}

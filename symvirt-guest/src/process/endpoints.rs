@@ -1,0 +1,132 @@
+//! Making and closing endpoints.
+
+use std::ffi::c_void;
+use std::time::{Duration, Instant};
+
+use symvirt_ffi::flags::ep_param;
+use symvirt_ffi::ucp::EpParams;
+use symvirt_ffi::ucs::{Status, StatusPtr};
+
+use super::{gang, round};
+use crate::address::{self, Parsed};
+use crate::gate;
+use crate::object::endpoint::{Endpoint, Recipe};
+use crate::object::worker::Worker;
+use crate::real::real;
+use crate::transfer::options::Options;
+use crate::transfer::send;
+
+/// How long an endpoint to a peer that has already changed over waits for this process to follow.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+
+/// Makes an endpoint of a worker of ours.
+///
+/// # Errors
+/// UCX's; [`Status::TIMED_OUT`] if the peer is in an epoch that this process does not reach.
+///
+/// # Safety
+/// `params` is readable by its `field_mask`.
+pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const Endpoint, Status> {
+    // SAFETY: by the caller's promise.
+    let (mask, recipe) = unsafe { ((*params).field_mask, Recipe::copy(params)) };
+    if mask & (ep_param::SOCK_ADDR | ep_param::CONN_REQUEST) != 0 {
+        gang::block("an endpoint is connected by socket address (ucp_ep_create)".to_owned());
+        // SAFETY: by the caller's promise.
+        return unsafe { create_by_socket(worker, params, recipe) };
+    }
+    if mask & ep_param::REMOTE_ADDRESS == 0 {
+        return Err(Status::INVALID_PARAM);
+    }
+    // SAFETY: an address that a worker, ours or plain UCX's, has packed.
+    let address = unsafe { (*params).address };
+    // SAFETY: as above.
+    let Some(parsed) = (unsafe { address::parse(address.cast()) }) else {
+        gang::block("a peer runs without libsymvirt (ucp_ep_create)".to_owned());
+        // SAFETY: by the caller's promise.
+        return unsafe { create_by_socket(worker, params, recipe) };
+    };
+    follow(&parsed)?;
+    let endpoint = Box::new(Endpoint::new(
+        worker,
+        gang::next_endpoint(),
+        Some(parsed.worker),
+        recipe,
+    ));
+    let _passage = gate::enter();
+    let current = gang::current_address(&parsed);
+    let connected = endpoint.connect(worker.real(), &current)?;
+    endpoint.set_real(connected);
+    Ok(worker.adopt(endpoint))
+}
+
+/// Ranks change over at slightly different moments. An address of the next epoch is of no use
+/// before this process has changed over, which is then a matter of milliseconds.
+fn follow(parsed: &Parsed<'_>) -> Result<(), Status> {
+    let start = Instant::now();
+    while parsed.epoch > gang::epoch() && gang::is_member() {
+        if start.elapsed() > FOLLOW_LIMIT {
+            return Err(Status::TIMED_OUT);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// An endpoint that no switch can make again, with the application's own parameters.
+unsafe fn create_by_socket(
+    worker: &Worker,
+    params: *const EpParams,
+    recipe: Recipe,
+) -> Result<*const Endpoint, Status> {
+    let endpoint = Box::new(Endpoint::new(worker, gang::next_endpoint(), None, recipe));
+    let _passage = gate::enter();
+    let mut connected = std::ptr::null_mut();
+    // SAFETY: the application's parameters, and a place for the result.
+    match unsafe { (real().ep_create)(worker.real(), params, &raw mut connected) } {
+        Status::OK => {}
+        status => return Err(status),
+    }
+    endpoint.set_real(connected);
+    Ok(worker.adopt(endpoint))
+}
+
+/// Makes an endpoint of a worker that is UCX's own; the peer's address may be one of ours.
+///
+/// # Safety
+/// As `ucp_ep_create`.
+pub unsafe fn create_unmoved(
+    worker: *mut c_void,
+    params: *const EpParams,
+    endpoint: *mut *mut c_void,
+) -> Status {
+    // SAFETY: the application's arguments; `ours` is a whole structure of this version only when
+    // the address has to be replaced, and is read by UCX by the same mask.
+    unsafe {
+        if (*params).field_mask & ep_param::REMOTE_ADDRESS != 0
+            && let Some(parsed) = address::parse((*params).address.cast())
+        {
+            let mut ours = Recipe::copy(params).params();
+            ours.address = parsed.bytes.as_ptr().cast_mut().cast();
+            return (real().ep_create)(worker, &raw const ours, endpoint);
+        }
+        (real().ep_create)(worker, params, endpoint)
+    }
+}
+
+/// Closes an endpoint as the options say. What it sent stays counted.
+///
+/// # Safety
+/// Inside the gate; the application's handle, not used any more.
+pub unsafe fn close(endpoint: &Endpoint, options: &Options) -> StatusPtr {
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    round::spoil("a UCX endpoint is being closed");
+    gang::retire(endpoint);
+    worker.bury(endpoint);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        send::operation(worker, options, |param| {
+            (real().ep_close_nbx)(endpoint.real(), param)
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! What there is one of per process.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`configuration`] | how the application's UCX configurations were made |
+//! | [`contexts`], [`workers`], [`endpoints`] | making and destroying our objects |
+//! | [`gang`] | identity, epoch, transports, the peers' addresses, what was sent |
+//! | [`round`] | the switch under way, as the application's threads must respect it |
+
+pub mod configuration;
+pub mod contexts;
+pub mod endpoints;
+pub mod gang;
+pub mod round;
+pub mod workers;
+
+use symvirt_ffi::flags::param;
+use symvirt_ffi::ucp::Params;
+
+use crate::object::context::MOVABLE_FEATURES;
+
+/// Whether a context of these parameters can be moved to other transports. One that cannot is
+/// left to the real library; if there is a gang, its process vetoes switches from now on.
+///
+/// # Safety
+/// `params` is readable by its `field_mask`.
+pub unsafe fn is_movable(params: *const Params) -> bool {
+    // SAFETY: by the caller's promise.
+    let features = unsafe {
+        if (*params).field_mask & param::FEATURES == 0 {
+            0
+        } else {
+            (*params).features
+        }
+    };
+    let beyond = features & !MOVABLE_FEATURES;
+    if beyond == 0 {
+        return gang::join();
+    }
+    gang::block(format!(
+        "a UCX context asks for features {beyond:#x} besides tag matching \
+         (ucp_init_version; 0x2 RMA, 0xc atomics, 0x10 wake-up, 0x20 streams, 0x40 active messages)"
+    ));
+    false
+}
+
+/// In the child of a fork: no gang, no helpers. See `life`.
+pub fn forget_gang_after_fork() {
+    gang::forget_after_fork();
+}

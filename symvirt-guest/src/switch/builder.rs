@@ -1,0 +1,191 @@
+//! The builder: what takes long and may go on beside the job, at low priority.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::rank::{FromRank, SwitchOrder, WorkerAddress, WorkerCount};
+use symvirt_protocol::transport::Transports;
+
+use super::Shared;
+use super::side::Side;
+use crate::object::lock;
+use crate::process::round;
+
+/// What the controller asks for.
+pub enum Job {
+    /// Build and publish.
+    Build {
+        epoch: Epoch,
+        transports: Transports,
+        held: bool,
+    },
+    /// Make endpoints, exchange hellos, vote.
+    WireUp {
+        epoch: Epoch,
+        table: Vec<WorkerAddress>,
+        hellos: Vec<WorkerCount>,
+    },
+    /// Destroy what was prepared.
+    Abandon { epoch: Epoch, held: bool },
+    /// Destroy the old side.
+    Release {
+        epoch: Epoch,
+        order: SwitchOrder,
+        old: Side,
+    },
+}
+
+/// Niceness of the builder: the job wants the processor more.
+const NICENESS: i32 = 5;
+/// How long an abandoned side is kept; see [`Builder::let_die`].
+const LINGER: Duration = Duration::from_secs(1);
+/// Nothing is prepared: wake up only to see that nobody forgot us.
+const IDLE: Duration = Duration::from_secs(3600);
+
+pub struct Builder {
+    shared: Arc<Shared>,
+    queue: Receiver<Job>,
+    /// An abandoned side, and when it may go.
+    dying: Option<(Side, Instant)>,
+}
+
+impl Builder {
+    pub fn new(shared: Arc<Shared>, queue: Receiver<Job>) -> Builder {
+        Builder {
+            shared,
+            queue,
+            dying: None,
+        }
+    }
+
+    /// Works until the controller ends.
+    pub fn run(mut self) {
+        // SAFETY: no pointers; 0 names the calling thread. A refusal costs only politeness.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+        loop {
+            let now = Instant::now();
+            let wait = self
+                .dying
+                .as_ref()
+                .map_or(IDLE, |(_, end)| end.saturating_duration_since(now));
+            self.bury(false);
+            match self.queue.recv_timeout(wait) {
+                Ok(job) => self.work(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let unused = lock(&self.shared.prepared).take();
+        if let Some(side) = unused {
+            self.let_die(side);
+        }
+        if let Some((_, end)) = &self.dying {
+            std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        }
+        self.bury(true);
+    }
+
+    /// Keeps an abandoned side for a while, without driving it. The others hear of the
+    /// abandonment a little later or earlier; one that still connects to a side that is gone
+    /// meets a refused connection, on which UCX may abort the process.
+    fn let_die(&mut self, mut side: Side) {
+        side.settle();
+        self.bury(true);
+        self.dying = Some((side, Instant::now() + LINGER));
+    }
+
+    /// Destroys the abandoned side, when its time has come or `now`.
+    fn bury(&mut self, now: bool) {
+        let is_due = |(_, end): &mut (Side, Instant)| now || Instant::now() >= *end;
+        if let Some((side, _)) = self.dying.take_if(is_due) {
+            side.destroy();
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Build {
+                epoch,
+                transports,
+                held,
+            } => self.build(epoch, transports, held),
+            Job::WireUp {
+                epoch,
+                table,
+                hellos,
+            } => self.wire_up(epoch, table, &hellos),
+            Job::Abandon { epoch, held } => self.abandon(epoch, held),
+            Job::Release { epoch, order, old } => self.release(epoch, order, old),
+        }
+    }
+
+    fn veto(&self, epoch: Epoch, reason: String) {
+        self.shared.send(&FromRank::Veto { epoch, reason });
+    }
+
+    fn build(&mut self, epoch: Epoch, transports: Transports, held: bool) {
+        // A new round begins only when all have answered the abandonment of the last.
+        self.bury(true);
+        let published = Side::build(epoch, transports).and_then(|side| match side.addresses() {
+            Ok(addresses) => Ok((side, addresses)),
+            Err(error) => {
+                side.destroy();
+                Err(error)
+            }
+        });
+        match published {
+            Ok((side, addresses)) => {
+                let hellos = side.hellos();
+                *lock(&self.shared.prepared) = Some(side);
+                self.shared.send(&FromRank::Published {
+                    epoch,
+                    addresses,
+                    hellos,
+                });
+            }
+            Err(error) => self.veto(epoch, error.to_string()),
+        }
+        if !held && !round::is_sound(epoch) {
+            // A change came in between; its veto has been sent. The abandonment follows.
+            crate::log::debug!("switch {epoch} is spoiled");
+        }
+    }
+
+    fn wire_up(&self, epoch: Epoch, table: Vec<WorkerAddress>, hellos: &[WorkerCount]) {
+        let taken = lock(&self.shared.prepared).take();
+        let Some(mut side) = taken.filter(|side| side.epoch == epoch) else {
+            return self.veto(epoch, "nothing is prepared".to_owned());
+        };
+        let wired = side.wire_up(table, hellos, &self.shared.abandoned);
+        *lock(&self.shared.prepared) = Some(side);
+        match wired {
+            Ok(()) => self.shared.send(&FromRank::Ready { epoch }),
+            Err(error) => self.veto(epoch, error.to_string()),
+        }
+    }
+
+    fn abandon(&mut self, epoch: Epoch, held: bool) {
+        let taken = lock(&self.shared.prepared).take();
+        if let Some(side) = taken {
+            self.let_die(side);
+        }
+        self.shared.abandoned.store(false, Ordering::Release);
+        if !held {
+            round::end();
+        }
+        self.shared.send(&FromRank::Aborted { epoch });
+    }
+
+    fn release(&self, epoch: Epoch, order: SwitchOrder, old: Side) {
+        let start = Instant::now();
+        old.destroy();
+        if order == SwitchOrder::MakeBeforeBreak {
+            round::end();
+        }
+        let release_us = start.elapsed().as_micros() as u64;
+        self.shared.send(&FromRank::Released { epoch, release_us });
+    }
+}

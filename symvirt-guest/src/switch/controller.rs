@@ -1,0 +1,330 @@
+//! The controller: one loop over the agent's messages. Commit and open read as recipes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank, WorkerCount};
+
+use super::builder::Job;
+use super::drain::{NAP, PATIENCE, drain_all};
+use super::matching::{abandon_drains, attach_syncs, begin_drains, deliver_matched};
+use super::side::Side;
+use super::{Shared, swap};
+use crate::channel::{Channel, ChannelError};
+use crate::gate::GATE;
+use crate::object::lock;
+use crate::process::{gang, round};
+use crate::real::real;
+
+/// How long an application thread may stay inside UCX before the switch is vetoed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait between two attempts to find an agent again.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// How often a side is driven that waits for its commit.
+const PREPARED: Duration = Duration::from_millis(1);
+/// Wake-ups of an idle controller.
+const IDLE: Duration = Duration::from_secs(60);
+
+pub struct Controller {
+    shared: Arc<Shared>,
+    jobs: Sender<Job>,
+    /// A break-before-make switch holds this process: the gate is closed since.
+    held: Option<Held>,
+    /// From the peers' addresses to the commit or the abandonment.
+    wiring_up: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    epoch: Epoch,
+    since: Instant,
+    stall: Stall,
+}
+
+/// How a wait inside the closed gate ended.
+enum Wait {
+    Totals(Vec<WorkerCount>, Vec<SyncSend>),
+    Abort,
+    Lost,
+}
+
+impl Controller {
+    pub fn new(shared: Arc<Shared>, jobs: Sender<Job>) -> Controller {
+        Controller {
+            shared,
+            jobs,
+            held: None,
+            wiring_up: false,
+        }
+    }
+
+    /// Obeys the agent until the process leaves the gang.
+    pub fn run(mut self) {
+        loop {
+            match self.shared.channel().receive(self.patience()) {
+                Ok(Some(message)) => self.obey(message),
+                Ok(None) => self.drive_prepared(),
+                Err(error) => {
+                    if self.is_leaving() {
+                        return;
+                    }
+                    self.lose_agent(&error);
+                    if !self.find_agent() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A side that waits for its commit is driven meanwhile: peers may still be wiring up. Not by
+    /// the builder, whose low priority would hold the commit up.
+    fn patience(&self) -> Duration {
+        if self.wiring_up { PREPARED } else { IDLE }
+    }
+
+    fn drive_prepared(&self) {
+        if let Some(side) = &*lock(&self.shared.prepared) {
+            side.progress();
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.shared.leaving.load(Ordering::Acquire)
+    }
+
+    fn obey(&mut self, message: ToRank) {
+        match message {
+            ToRank::Welcome(_) => {}
+            ToRank::Prepare { epoch, transports } => {
+                let held = self.held.is_some_and(|held| held.epoch == epoch);
+                match if held { Ok(()) } else { round::begin(epoch) } {
+                    Ok(()) => self.give(Job::Build {
+                        epoch,
+                        transports,
+                        held,
+                    }),
+                    Err(reason) => self.shared.send(&FromRank::Veto { epoch, reason }),
+                }
+            }
+            ToRank::Peers {
+                epoch,
+                table,
+                hellos,
+            } => {
+                self.wiring_up = true;
+                self.give(Job::WireUp {
+                    epoch,
+                    table,
+                    hellos,
+                });
+            }
+            ToRank::Commit { epoch, order } => self.commit(epoch, order),
+            ToRank::Open { epoch } => self.open(epoch),
+            ToRank::Abort { epoch } => self.abort(epoch),
+            ToRank::Matched { ids } => deliver_matched(&ids),
+            // Answers to a round that is over here.
+            ToRank::Expect { .. } | ToRank::Release { .. } => {}
+        }
+    }
+
+    fn give(&self, job: Job) {
+        if self.jobs.send(job).is_err() {
+            crate::log::error!("the builder thread is gone");
+        }
+    }
+
+    fn abort(&mut self, epoch: Epoch) {
+        self.wiring_up = false;
+        self.shared.abandoned.store(true, Ordering::Release);
+        self.give(Job::Abandon {
+            epoch,
+            held: self.held.is_some(),
+        });
+    }
+
+    /// Closes the gate, publishes the counters, drains, changes over.
+    fn commit(&mut self, epoch: Epoch, order: SwitchOrder) {
+        self.wiring_up = false;
+        let prepared = match self.enter_commit(epoch, order) {
+            Ok(prepared) => prepared,
+            Err(reason) => return self.shared.send(&FromRank::Veto { epoch, reason }),
+        };
+        let start = Instant::now();
+        let mut stall = Stall::default();
+        if let Err(error) = GATE.close(CLOSE_LIMIT) {
+            *lock(&self.shared.prepared) = prepared;
+            if order == SwitchOrder::BreakBeforeMake {
+                round::end();
+            }
+            return self.shared.send(&FromRank::Veto {
+                epoch,
+                reason: error.to_string(),
+            });
+        }
+        if prepared.is_some() && !round::is_sound(epoch) {
+            // Spoiled on the way here; its veto has been sent.
+            GATE.open();
+            *lock(&self.shared.prepared) = prepared;
+            return;
+        }
+        stall.gate_us = lap(start);
+        self.shared.send(&FromRank::Counters {
+            epoch,
+            sent: gang::sent(),
+            syncs: begin_drains(),
+        });
+        let (totals, syncs) = match self.wait_for_totals(epoch) {
+            Wait::Totals(totals, syncs) => (totals, syncs),
+            end @ (Wait::Abort | Wait::Lost) => {
+                abandon_drains();
+                GATE.open();
+                *lock(&self.shared.prepared) = prepared;
+                if matches!(end, Wait::Abort) {
+                    self.abort(epoch);
+                }
+                return;
+            }
+        };
+        stall.counters_us = lap(start) - stall.gate_us;
+        let taken = drain_all(&totals);
+        let proved = attach_syncs(&syncs);
+        stall.drained_messages = taken.messages;
+        stall.drained_bytes = taken.bytes;
+        stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
+        swap::take_back_receives();
+        let old = swap::detach(epoch);
+        if let Some(prepared) = prepared {
+            swap::attach(prepared);
+            GATE.open();
+        } else {
+            self.held = Some(Held {
+                epoch,
+                since: start,
+                stall,
+            });
+        }
+        stall.total_us = lap(start);
+        stall.repost_us = stall.total_us - stall.gate_us - stall.counters_us - stall.drain_us;
+        self.shared.send(&FromRank::Drained { epoch, stall });
+        gang::confirm(proved);
+        self.await_release(epoch, &old);
+        self.give(Job::Release { epoch, order, old });
+    }
+
+    /// What the switch changes over to; `None` for break-before-make.
+    fn enter_commit(&self, epoch: Epoch, order: SwitchOrder) -> Result<Option<Side>, String> {
+        match order {
+            SwitchOrder::MakeBeforeBreak => {
+                if !round::is_sound(epoch) {
+                    return Err("a UCX object was created or destroyed".to_owned());
+                }
+                let prepared = lock(&self.shared.prepared).take_if(|side| side.epoch == epoch);
+                prepared
+                    .map(Some)
+                    .ok_or_else(|| "nothing is prepared".to_owned())
+            }
+            SwitchOrder::BreakBeforeMake => round::begin(epoch).map(|()| None),
+        }
+    }
+
+    /// Drives the old side until every rank has published its counters.
+    fn wait_for_totals(&self, epoch: Epoch) -> Wait {
+        let mut idle = 0;
+        loop {
+            let mut events = 0;
+            swap::each_worker(|worker| {
+                // SAFETY: the real worker in use, owned by this helper under the closed gate.
+                events += unsafe { (real().worker_progress)(worker.real()) };
+            });
+            idle = if events > 0 { 0 } else { idle + 1 };
+            let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
+            match self.shared.channel().receive(nap) {
+                Ok(Some(ToRank::Expect {
+                    epoch: of,
+                    totals,
+                    syncs,
+                })) if of == epoch => {
+                    return Wait::Totals(totals, syncs);
+                }
+                Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
+                Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
+                Ok(Some(_) | None) => {}
+                Err(_) => return Wait::Lost,
+            }
+        }
+    }
+
+    /// Drives the old side until every rank has drained: bytes of ours may still be in its
+    /// buffers. Nobody progresses it afterwards, so nobody is told that its peers go away.
+    fn await_release(&self, epoch: Epoch, old: &Side) {
+        let mut idle = 0;
+        loop {
+            idle = if old.progress() > 0 { 0 } else { idle + 1 };
+            let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
+            match self.shared.channel().receive(nap) {
+                Ok(Some(ToRank::Release { epoch: of })) if of == epoch => return,
+                Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
+                Ok(Some(_) | None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Break-before-make: changes over to what was prepared and opens the gate.
+    fn open(&mut self, epoch: Epoch) {
+        self.wiring_up = false;
+        let held = self.held.take_if(|held| held.epoch == epoch);
+        let prepared = lock(&self.shared.prepared).take_if(|side| side.epoch == epoch);
+        let (Some(held), Some(prepared)) = (held, prepared) else {
+            self.held = self.held.or(held);
+            return self.shared.send(&FromRank::Veto {
+                epoch,
+                reason: "not held".to_owned(),
+            });
+        };
+        let start = Instant::now();
+        swap::attach(prepared);
+        GATE.open();
+        let mut stall = held.stall;
+        stall.repost_us = lap(start);
+        stall.total_us = lap(held.since);
+        round::end();
+        self.shared.send(&FromRank::Opened { epoch, stall });
+    }
+
+    /// Without an agent a round cannot go on: what was prepared is dropped.
+    fn lose_agent(&mut self, error: &ChannelError) {
+        crate::log::warning!("the agent is lost ({error}); the job goes on, without switches");
+        if self.held.is_none() {
+            self.abort(gang::epoch());
+        }
+    }
+
+    /// Tries to find an agent again; `false` if the process leaves the gang meanwhile.
+    fn find_agent(&self) -> bool {
+        loop {
+            if self.is_leaving() {
+                return false;
+            }
+            std::thread::sleep(RECONNECT);
+            let Ok(channel) = Channel::connect() else {
+                continue;
+            };
+            match super::join(&channel) {
+                Ok(_) => {
+                    *lock(&self.shared.channel) = Arc::new(channel);
+                    return true;
+                }
+                Err(error) => crate::log::debug!("join again: {error}"),
+            }
+        }
+    }
+}
+
+fn lap(start: Instant) -> u64 {
+    start.elapsed().as_micros() as u64
+}

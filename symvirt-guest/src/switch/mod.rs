@@ -1,0 +1,174 @@
+//! The switch of transports, done by two helper threads of each rank.
+//!
+//! ```text
+//!   agent ──► controller ──jobs──► builder (low priority)
+//!             commit               build, wire up
+//!             drain, swap          abandon, release
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`controller`] | one loop over the agent's messages; commit and open as straight recipes |
+//! | [`builder`] | what takes long and may go on beside the job |
+//! | [`side`], [`hello`] | a real side under construction: contexts, workers, endpoints wired up |
+//! | [`drain`], [`matching`] | emptying the old side; synchronous sends meanwhile |
+//! | [`swap`] | the change-over itself, under the closed gate |
+//!
+//! A real worker has one owner at a time: the application, or one of the helpers. Ownership
+//! changes only under the closed gate, or with the side itself, which is handed over whole.
+
+mod builder;
+mod controller;
+mod drain;
+mod hello;
+mod matching;
+mod side;
+mod swap;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, Once, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use symvirt_protocol::rank::{FromRank, Join, ToRank, Welcome};
+
+use crate::channel::{Channel, ChannelError};
+use crate::gate::announce;
+use crate::life;
+use crate::object::lock;
+use crate::process::gang;
+use crate::real::real;
+use builder::Builder;
+use controller::Controller;
+use side::Side;
+
+/// How long a joining process waits for its welcome: it is delayed while a switch is under way.
+const WELCOME_LIMIT: Duration = Duration::from_secs(120);
+
+/// What controller, builder and application threads share.
+struct Shared {
+    channel: Mutex<Arc<Channel>>,
+    /// A side that has voted, waiting for its commit.
+    prepared: Mutex<Option<Side>>,
+    /// The round was abandoned: whoever wires up stops.
+    abandoned: AtomicBool,
+    /// The process leaves the gang.
+    leaving: AtomicBool,
+}
+
+impl Shared {
+    fn channel(&self) -> Arc<Channel> {
+        lock(&self.channel).clone()
+    }
+
+    fn send(&self, message: &FromRank) {
+        self.channel().send(message);
+    }
+}
+
+/// The running helper threads.
+pub struct Helpers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why no helpers were started: the process stays outside the gang.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("no welcome from the agent within {WELCOME_LIMIT:?}")]
+    NoWelcome,
+    #[error("the kernel refuses membarrier")]
+    Membarrier(#[source] std::io::Error),
+    #[error("start a helper thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Joins the gang and starts the helpers. The process is in the gang's epoch when this returns.
+///
+/// # Errors
+/// There is no agent, or it does not answer; nothing was started.
+pub fn start() -> Result<Helpers, StartError> {
+    let channel = Channel::connect()?;
+    announce().map_err(StartError::Membarrier)?;
+    let welcome = join(&channel)?;
+    gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);
+    static FORK: Once = Once::new();
+    FORK.call_once(life::install_fork_handler);
+
+    let shared = Arc::new(Shared {
+        channel: Mutex::new(Arc::new(channel)),
+        prepared: Mutex::new(None),
+        abandoned: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
+    });
+    let (jobs, queue) = mpsc::channel();
+    let builder = Builder::new(shared.clone(), queue);
+    let controller = Controller::new(shared.clone(), jobs);
+    let build = life::spawn_helper("symvirt-build", move || builder.run());
+    let build = build.map_err(StartError::Thread)?;
+    let control = life::spawn_helper("symvirt-switch", move || controller.run());
+    let control = control.map_err(StartError::Thread)?;
+    Ok(Helpers {
+        shared,
+        threads: vec![control, build],
+    })
+}
+
+impl Helpers {
+    /// The channel to the agent.
+    pub fn channel(&self) -> Arc<Channel> {
+        self.shared.channel()
+    }
+
+    /// Tells the gang, and ends the helpers. No round is under way.
+    pub fn leave(self, farewell: FromRank) {
+        self.shared
+            .leaving
+            .store(true, std::sync::atomic::Ordering::Release);
+        let channel = self.shared.channel();
+        channel.send(&farewell);
+        channel.close();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                crate::log::warning!("a helper thread ended by a panic");
+            }
+        }
+    }
+}
+
+/// Says who this process is, and waits for the welcome.
+fn join(channel: &Channel) -> Result<Welcome, StartError> {
+    let (mut major, mut minor, mut release) = (0, 0, 0);
+    // SAFETY: places for three numbers.
+    unsafe { (real().get_version)(&raw mut major, &raw mut minor, &raw mut release) };
+    let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    channel.send(&FromRank::Join(Join {
+        process: gang::process(),
+        pid: std::process::id(),
+        program: program.trim_end().to_owned(),
+        mpi_rank: mpi_rank(),
+        ucx_version: format!("{major}.{minor}.{release}"),
+        epoch: gang::epoch(),
+    }));
+    let deadline = Instant::now() + WELCOME_LIMIT;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        if let Some(ToRank::Welcome(welcome)) = channel.receive(left)? {
+            return Ok(welcome);
+        }
+    }
+    Err(StartError::NoWelcome)
+}
+
+/// The rank in MPI_COMM_WORLD, as launchers tell it.
+fn mpi_rank() -> Option<u32> {
+    [
+        "OMPI_COMM_WORLD_RANK",
+        "PMIX_RANK",
+        "PMI_RANK",
+        "SLURM_PROCID",
+    ]
+    .into_iter()
+    .find_map(|name| std::env::var(name).ok()?.parse().ok())
+}

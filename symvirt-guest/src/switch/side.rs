@@ -1,0 +1,304 @@
+//! A real side under construction: for each of our contexts and workers another real one, on the
+//! target transports, and for each endpoint a twin, wired up by a hello that the library consumes.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use symvirt_ffi::ucp::RequestParam;
+use symvirt_ffi::ucs::Status;
+use symvirt_protocol::ids::{Epoch, WorkerId};
+use symvirt_protocol::rank::{WorkerAddress, WorkerCount};
+use symvirt_protocol::transport::Transports;
+
+use super::hello::Hellos;
+use crate::object::context::Context;
+use crate::object::lock;
+use crate::object::worker::{Worker, real_address};
+use crate::process::gang;
+use crate::real::real;
+
+/// How long endpoints may take to wire up before the rank votes no.
+const WIRE_UP_LIMIT: Duration = Duration::from_secs(25);
+/// How long an abandoned side is driven on, so that no hello is in flight when it is destroyed.
+const SETTLE_LIMIT: Duration = Duration::from_millis(300);
+
+/// See the module.
+pub struct Side {
+    pub epoch: Epoch,
+    pub transports: Transports,
+    pub contexts: Vec<ContextSide>,
+    /// New addresses of all workers of the gang.
+    pub table: Vec<WorkerAddress>,
+}
+
+/// The new real context of one of ours.
+pub struct ContextSide {
+    pub context: *const Context,
+    pub real: *mut c_void,
+    pub workers: Vec<WorkerSide>,
+}
+
+/// The new real worker of one of ours.
+pub struct WorkerSide {
+    pub worker: *const Worker,
+    pub real: *mut c_void,
+    /// Real endpoints by the identity of ours.
+    pub twins: HashMap<u64, *mut c_void>,
+    /// Endpoints that will send a hello, as they were when the addresses were published.
+    pub greeting: Vec<(u64, WorkerId)>,
+    pub hellos: Hellos,
+}
+
+// SAFETY: handed over whole between helpers; our objects outlive the round, which changes to them
+// wait for.
+unsafe impl Send for Side {}
+
+/// Why a side could not be built or wired up.
+#[derive(Debug, thiserror::Error)]
+pub enum SideError {
+    #[error("ucp_init on {transports:?}: {status}")]
+    Context {
+        transports: Transports,
+        status: Status,
+    },
+    #[error("ucp_worker_create on {transports:?}: {status}")]
+    Worker {
+        transports: Transports,
+        status: Status,
+    },
+    #[error("ucp_worker_get_address: {0}")]
+    Address(Status),
+    #[error("no address of peer {0}: it is not in the gang")]
+    UnknownPeer(WorkerId),
+    #[error("ucp_ep_create to peer {peer}: {status}")]
+    Endpoint { peer: WorkerId, status: Status },
+    #[error("hello: {0}")]
+    Hello(Status),
+    #[error("wiring up took longer than {WIRE_UP_LIMIT:?}")]
+    Slow,
+    #[error("abandoned")]
+    Abandoned,
+}
+
+impl Side {
+    /// Builds contexts and workers. Nothing is left behind on failure.
+    ///
+    /// # Errors
+    /// UCX's, with the object.
+    pub fn build(epoch: Epoch, transports: Transports) -> Result<Side, SideError> {
+        let mut side = Side {
+            epoch,
+            transports,
+            contexts: Vec::new(),
+            table: Vec::new(),
+        };
+        let ours: Vec<_> = lock(&gang::STATE.contexts).clone();
+        for pointer in ours {
+            if let Err(error) = side.build_context(pointer.0) {
+                side.destroy();
+                return Err(error);
+            }
+        }
+        Ok(side)
+    }
+
+    fn build_context(&mut self, pointer: *const Context) -> Result<(), SideError> {
+        // SAFETY: contexts are not destroyed during a round.
+        let context = unsafe { &*pointer };
+        let transports = self.transports.clone();
+        let real_context = context
+            .make_real(&transports)
+            .map_err(|status| SideError::Context {
+                transports: transports.clone(),
+                status,
+            })?;
+        let workers = lock(&context.workers).clone();
+        self.contexts.push(ContextSide {
+            context,
+            real: real_context,
+            workers: Vec::new(),
+        });
+        for pointer in workers {
+            // SAFETY: workers are not destroyed during a round.
+            let worker = unsafe { &*pointer };
+            let real = worker
+                .make_real(real_context)
+                .map_err(|status| SideError::Worker {
+                    transports: transports.clone(),
+                    status,
+                })?;
+            let mut greeting = Vec::new();
+            worker.each_endpoint(|endpoint| {
+                greeting.extend(endpoint.peer.map(|peer| (endpoint.id, peer)));
+            });
+            let side = WorkerSide {
+                greeting,
+                ..WorkerSide::new(worker, real)
+            };
+            if let Some(last) = self.contexts.last_mut() {
+                last.workers.push(side);
+            }
+        }
+        Ok(())
+    }
+
+    /// The new workers.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerSide> {
+        self.contexts.iter().flat_map(|context| &context.workers)
+    }
+
+    fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerSide> {
+        self.contexts
+            .iter_mut()
+            .flat_map(|context| &mut context.workers)
+    }
+
+    /// Addresses of the new workers.
+    ///
+    /// # Errors
+    /// UCX's.
+    pub fn addresses(&self) -> Result<Vec<WorkerAddress>, SideError> {
+        let address = |side: &WorkerSide| {
+            // SAFETY: workers are not destroyed during a round.
+            let worker = unsafe { &*side.worker }.id;
+            let bytes = real_address(side.real).map_err(SideError::Address)?;
+            Ok(WorkerAddress { worker, bytes })
+        };
+        self.workers().map(address).collect()
+    }
+
+    /// Hellos that this side will send.
+    pub fn hellos(&self) -> Vec<WorkerCount> {
+        let mut counts: HashMap<WorkerId, u64> = HashMap::new();
+        for &(_, peer) in self.workers().flat_map(|side| &side.greeting) {
+            *counts.entry(peer).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .map(|(worker, count)| WorkerCount { worker, count })
+            .collect()
+    }
+
+    /// Makes the twins, sends and consumes all hellos.
+    ///
+    /// # Errors
+    /// The first failure, or [`SideError::Abandoned`] once the flag is set. The side is to be
+    /// destroyed then.
+    pub fn wire_up(
+        &mut self,
+        table: Vec<WorkerAddress>,
+        expected: &[WorkerCount],
+        abandoned: &AtomicBool,
+    ) -> Result<(), SideError> {
+        let addresses: HashMap<WorkerId, &[u8]> = table
+            .iter()
+            .map(|entry| (entry.worker, entry.bytes.as_slice()))
+            .collect();
+        for side in self.workers_mut() {
+            side.greet(&addresses)?;
+            // SAFETY: workers are not destroyed during a round.
+            let id = unsafe { &*side.worker }.id;
+            let count = expected.iter().find(|count| count.worker == id);
+            side.expect_hellos(count.map_or(0, |count| count.count))?;
+        }
+        self.table = table;
+        let deadline = Instant::now() + WIRE_UP_LIMIT;
+        while !self.hellos_done()? {
+            if abandoned.load(Ordering::Acquire) {
+                return Err(SideError::Abandoned);
+            }
+            if Instant::now() > deadline {
+                return Err(SideError::Slow);
+            }
+            if self.progress() == 0 {
+                // The peers are at it too, and the job wants the processor more than we do.
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        Ok(())
+    }
+
+    fn hellos_done(&mut self) -> Result<bool, SideError> {
+        let mut done = true;
+        for side in self.workers_mut() {
+            done &= side.hellos.are_done()?;
+        }
+        Ok(done)
+    }
+
+    /// Drives the new workers; returns how many events there were.
+    pub fn progress(&self) -> u32 {
+        // SAFETY: the side's own workers, owned by the calling helper.
+        self.workers()
+            .map(|side| unsafe { (real().worker_progress)(side.real) })
+            .sum()
+    }
+
+    /// Lets what is in flight arrive, before an abandoned side is destroyed.
+    pub fn settle(&mut self) {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        while !matches!(self.hellos_done(), Ok(true)) && Instant::now() < deadline {
+            if self.progress() == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        for side in self.workers_mut() {
+            side.hellos.cancel_awaited(side.real);
+        }
+    }
+
+    /// Destroys the real workers, with their endpoints, and contexts.
+    pub fn destroy(self) {
+        for context in &self.contexts {
+            for side in &context.workers {
+                // SAFETY: made by this side, in use by nobody.
+                unsafe { (real().worker_destroy)(side.real) };
+            }
+            // SAFETY: as above; its workers are gone.
+            unsafe { (real().cleanup)(context.real) };
+        }
+    }
+
+    /// A side made of what was in use: the old one, to be released.
+    pub fn retired(epoch: Epoch, contexts: Vec<ContextSide>) -> Side {
+        let transports = Transports::default();
+        Side {
+            epoch,
+            transports,
+            contexts,
+            table: Vec::new(),
+        }
+    }
+}
+
+impl WorkerSide {
+    /// A real worker of one of ours, without endpoints.
+    pub fn new(worker: *const Worker, real: *mut c_void) -> WorkerSide {
+        WorkerSide {
+            worker,
+            real,
+            twins: HashMap::new(),
+            greeting: Vec::new(),
+            hellos: Hellos::default(),
+        }
+    }
+}
+
+/// Options of an operation of our own on a real object: bytes, no callback.
+pub fn plain_param(mask: u32) -> RequestParam {
+    RequestParam {
+        op_attr_mask: mask,
+        flags: 0,
+        request: ptr::null_mut(),
+        cb: ptr::null(),
+        datatype: 0,
+        user_data: ptr::null_mut(),
+        reply_buffer: ptr::null_mut(),
+        memory_type: 0,
+        recv_info: ptr::null_mut(),
+        memh: ptr::null_mut(),
+    }
+}

@@ -1,0 +1,129 @@
+//! The change-over: posted receives are taken back from the old side, real pointers change,
+//! receives are posted again. Only under the closed gate, when the old side is empty.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use symvirt_ffi::ucs::Status;
+use symvirt_protocol::ids::Epoch;
+
+use super::side::{ContextSide, Side, WorkerSide};
+use crate::object::lock;
+use crate::object::request::{RETURNED, Request};
+use crate::object::worker::Worker;
+use crate::process::gang;
+use crate::real::real;
+use crate::transfer::receive::{self, PostOutcome};
+
+/// UCX cancels a posted receive at once; this bounds the wait for a version that would not.
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Calls `body` with every worker of the process.
+pub fn each_worker(mut body: impl FnMut(&Worker)) {
+    for context in lock(&gang::STATE.contexts).iter() {
+        // SAFETY: listed contexts, and their listed workers, are live during a round.
+        for &worker in lock(&unsafe { &*context.0 }.workers).iter() {
+            // SAFETY: as above.
+            body(unsafe { &*worker });
+        }
+    }
+}
+
+/// Takes all posted receives back; the application does not notice.
+pub fn take_back_receives() {
+    each_worker(|worker| {
+        worker.reposting.store(true, Ordering::Relaxed);
+        let posted = worker.posted.snapshot();
+        for &request in &posted {
+            // SAFETY: posted and not complete; its real request is live.
+            unsafe { (real().request_cancel)(worker.real(), (*request).real) };
+        }
+        let deadline = Instant::now() + CANCEL_LIMIT;
+        let is_posted = |&request: &*mut Request| {
+            // SAFETY: members of the list are live.
+            unsafe { (*request).state.load(Ordering::Relaxed) & RETURNED != 0 }
+        };
+        while worker.posted.snapshot().iter().any(is_posted) && Instant::now() < deadline {
+            // SAFETY: the real worker in use, owned by this helper.
+            unsafe { (real().worker_progress)(worker.real()) };
+        }
+        worker.reposting.store(false, Ordering::Relaxed);
+    });
+}
+
+/// Takes the real side out of our objects: what comes back is to be released.
+pub fn detach(epoch: Epoch) -> Side {
+    let mut contexts = Vec::new();
+    for pointer in lock(&gang::STATE.contexts).iter() {
+        // SAFETY: listed contexts, and their listed workers, are live during a round.
+        let context = unsafe { &*pointer.0 };
+        let mut workers = Vec::new();
+        for &worker in lock(&context.workers).iter() {
+            // SAFETY: as above.
+            let old = unsafe { &*worker }.swap_real(std::ptr::null_mut());
+            workers.push(WorkerSide::new(worker, old));
+        }
+        let old = context.swap_real(std::ptr::null_mut());
+        contexts.push(ContextSide {
+            context,
+            real: old,
+            workers,
+        });
+    }
+    Side::retired(epoch, contexts)
+}
+
+/// Puts a prepared side into our objects and posts the receives again, in their order.
+pub fn attach(side: Side) {
+    let addresses: std::collections::HashMap<_, _> = side
+        .table
+        .iter()
+        .map(|entry| (entry.worker, entry.bytes.as_slice()))
+        .collect();
+    for context_side in &side.contexts {
+        // SAFETY: contexts and workers are not destroyed during a round.
+        unsafe { &*context_side.context }.swap_real(context_side.real);
+        for worker_side in &context_side.workers {
+            // SAFETY: as above.
+            let worker = unsafe { &*worker_side.worker };
+            worker.swap_real(worker_side.real);
+            worker.traffic.reset();
+            worker.each_endpoint(|endpoint| {
+                endpoint.sent.store(0, Ordering::Relaxed);
+                let twin = worker_side.twins.get(&endpoint.id).copied().map(Ok);
+                let twin = twin.unwrap_or_else(|| {
+                    // Made since the addresses were published: it is wired up by its first use.
+                    let address = endpoint.peer.and_then(|peer| addresses.get(&peer));
+                    let address = address.ok_or(Status::UNREACHABLE)?;
+                    endpoint.connect(worker_side.real, address)
+                });
+                match twin {
+                    Ok(twin) => endpoint.set_real(twin),
+                    Err(status) => {
+                        crate::log::error!("endpoint to {:?} is lost: {status}", endpoint.peer);
+                    }
+                }
+            });
+        }
+    }
+    gang::begin_epoch(side.epoch, side.transports.clone(), &side.table);
+    each_worker(repost);
+}
+
+fn repost(worker: &Worker) {
+    for request in worker.posted.snapshot() {
+        // SAFETY: taken back, on the list, not seen by the new worker yet.
+        match unsafe { receive::post_real(worker, request) } {
+            PostOutcome::Pending => {}
+            // A message of the new epoch was there already.
+            PostOutcome::Completed => worker.deferred.push(request),
+            PostOutcome::Refused(status) => {
+                crate::log::error!("a posted receive is lost: {status}");
+                worker.posted.remove(request);
+                // SAFETY: a live request; the application learns of the failure.
+                unsafe { (*request).status.store(status.0, Ordering::Relaxed) };
+                worker.deferred.push(request);
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! `symvirt-guest agent` between simulated ranks and a simulated coordinator.
+
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::gang::Outcome;
+use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::rank::{FromRank, SwitchOrder, ToRank};
+use symvirt_protocol::transport::{Interconnect, Transports};
+
+use crate::daemon::Daemon;
+use crate::rank::{PATIENCE, Rank, join};
+
+const MBB: SwitchOrder = SwitchOrder::MakeBeforeBreak;
+
+struct Agent {
+    child: Child,
+    directory: tempfile::TempDir,
+}
+
+impl Agent {
+    fn start() -> (Agent, Daemon) {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let daemon = Daemon::listen(&directory.path().join("host.sock"));
+        let agent = Agent {
+            child: spawn(&directory),
+            directory,
+        };
+        agent.wait_for_socket();
+        (agent, daemon)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("agent.sock")
+    }
+
+    fn wait_for_socket(&self) {
+        let limit = Instant::now() + PATIENCE;
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(Instant::now() < limit, "agent does not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.child.kill().expect("kill agent");
+        self.child.wait().expect("reap agent");
+        self.child = spawn(&self.directory);
+        self.wait_for_socket();
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_symvirt-guest"))
+            .args(["status", "--json", "--socket"])
+            .arg(self.socket())
+            .output()
+            .expect("run status");
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
+    /// Until that many ranks are members, and no other process is known.
+    fn wait_for_ranks(&self, members: usize) {
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            let ranks = status["ranks"].as_array().cloned().unwrap_or_default();
+            if ranks.len() == members && ranks.iter().all(|rank| rank["member"] == true) {
+                return;
+            }
+            assert!(Instant::now() < limit, "{status}");
+        }
+    }
+
+    /// A rank that joins and answers until its connection ends.
+    fn rank(&self, process: u64) -> JoinHandle<()> {
+        let socket = self.socket();
+        thread::spawn(move || {
+            let mut rank = Rank::connect(&socket, ProcId(process));
+            rank.join();
+            rank.serve(|_| false);
+        })
+    }
+}
+
+fn spawn(directory: &tempfile::TempDir) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_symvirt-guest"))
+        .arg("agent")
+        .arg("--socket")
+        .arg(directory.path().join("agent.sock"))
+        .arg("--host")
+        .arg(directory.path().join("host.sock"))
+        .env("SYMVIRT_LOG", "error")
+        .spawn()
+        .expect("run agent")
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.child.kill().expect("kill agent");
+        self.child.wait().expect("reap agent");
+    }
+}
+
+fn explicit() -> Interconnect {
+    let tls = Some("tcp,self".to_owned());
+    Interconnect::Explicit(Transports {
+        tls,
+        net_devices: Some("lo".to_owned()),
+    })
+}
+
+fn switch(daemon: &mut Daemon) {
+    let epoch = daemon.gang.next_epoch();
+    let effects = daemon.gang.switch(epoch, explicit(), MBB).expect("idle");
+    daemon.apply(effects);
+}
+
+fn members(daemon: &Daemon) -> usize {
+    daemon.gang.ranks().count()
+}
+
+#[test]
+fn a_gang_switches_through_agent_and_link() {
+    let (agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let ranks: Vec<_> = (1..5).map(|process| agent.rank(process)).collect();
+    daemon.run("join", |daemon| members(daemon) == 4);
+    for number in 1..20 {
+        switch(&mut daemon);
+        let epoch = Epoch(number);
+        daemon.run("release", |daemon| {
+            matches!(daemon.outcomes.last(), Some(Outcome::Released { epoch: at, .. }) if *at == epoch)
+        });
+    }
+    let status = agent.status();
+    assert_eq!(status["epoch"], 19);
+    assert_eq!(status["transports"]["net_devices"], "lo");
+    assert_eq!(status["ranks"].as_array().map(Vec::len), Some(4));
+    // One frame a guest and round, if ranks answer promptly: never more frames than messages.
+    let frames = daemon
+        .heard
+        .iter()
+        .filter(|heard| matches!(heard, FromAgent::Ranks(_)))
+        .count();
+    assert!(frames < 4 * (1 + 5 * 19), "{frames} frames");
+    drop(agent);
+    for rank in ranks {
+        rank.join().expect("rank ends with its agent");
+    }
+}
+
+#[test]
+fn a_lost_host_channel_costs_no_message() {
+    let (agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let _rank = agent.rank(1);
+    daemon.run("join", |daemon| members(daemon) == 1);
+    for _ in 0..10 {
+        switch(&mut daemon);
+        // Whatever is under way is lost, in both directions.
+        daemon.disconnect();
+        daemon.accept();
+        let switches = daemon.gang.epoch();
+        daemon.run("release", |daemon| daemon.gang.phase().is_none());
+        assert!(
+            matches!(daemon.outcomes.last(), Some(Outcome::Released { .. })),
+            "{switches}"
+        );
+    }
+    assert_eq!(daemon.sessions, 1, "no memory was lost");
+}
+
+#[test]
+fn without_a_coordinator_ranks_start_at_once_and_are_announced_later() {
+    let (agent, mut daemon) = Agent::start();
+    let mut early = Rank::connect(&agent.socket(), ProcId(1));
+    let welcome = early.join();
+    assert_eq!(
+        (welcome.epoch, welcome.transports),
+        (Epoch(0), Transports::default())
+    );
+    let mut gone = Rank::connect(&agent.socket(), ProcId(2));
+    gone.join();
+    gone.say(&FromRank::Leave { sent: Vec::new() });
+    drop(gone);
+    agent.wait_for_ranks(1);
+    daemon.accept();
+    daemon.run("announcement", |daemon| {
+        daemon
+            .heard
+            .iter()
+            .any(|heard| matches!(heard, FromAgent::Ranks(_)))
+    });
+    let [FromAgent::Hello { ranks, .. }, FromAgent::Ranks(left), ..] = &daemon.heard[..] else {
+        panic!("{:?}", daemon.heard)
+    };
+    let names: Vec<ProcId> = ranks.iter().map(|join| join.process).collect();
+    assert_eq!(names, [ProcId(1)]);
+    assert!(
+        matches!(left[..], [(ProcId(2), FromRank::Leave { .. })]),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_rank_that_dies_is_reported_with_its_pid() {
+    let (agent, mut daemon) = Agent::start();
+    daemon.accept();
+    let socket = agent.socket();
+    let rank = thread::spawn(move || {
+        Rank::connect(&socket, ProcId(9)).join();
+    });
+    let pid = std::process::id();
+    daemon.run("gone", |daemon| {
+        daemon.heard.contains(&FromAgent::Gone {
+            process: ProcId(9),
+            pid,
+        })
+    });
+    rank.join().expect("welcomed");
+}
+
+#[test]
+fn a_rank_that_talks_nonsense_is_disconnected_and_harms_nobody() {
+    let (agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let _good = agent.rank(1);
+    daemon.run("join", |daemon| members(daemon) == 1);
+    let nonsense: [&[u8]; 3] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 300],
+        b"SYMV\x01\0\0\0\xff\xff\xff\xff\0\0\0\0",
+    ];
+    for bytes in nonsense {
+        let mut bad = Rank::connect(&agent.socket(), ProcId(666));
+        bad.write_raw(bytes);
+        assert_eq!(bad.hear(), None, "{bytes:?}");
+    }
+    let mut liar = Rank::connect(&agent.socket(), ProcId(667));
+    let mut claim = join(ProcId(667));
+    claim.pid = 1;
+    liar.say(&FromRank::Join(claim));
+    assert_eq!(liar.hear(), None, "claims to be init");
+    let mut early = Rank::connect(&agent.socket(), ProcId(668));
+    early.say(&FromRank::Ready { epoch: Epoch(1) });
+    assert_eq!(early.hear(), None, "speaks before it joined");
+    switch(&mut daemon);
+    daemon.run("release", |daemon| {
+        matches!(daemon.outcomes.last(), Some(Outcome::Released { .. }))
+    });
+}
+
+#[test]
+fn a_restarted_agent_is_met_anew_and_its_ranks_join_again() {
+    let (mut agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let rank = agent.rank(1);
+    daemon.run("join", |daemon| members(daemon) == 1);
+    agent.wait_for_ranks(1);
+    agent.restart();
+    rank.join().expect("its connection ended");
+    daemon.accept();
+    daemon.run("hello", |daemon| {
+        daemon
+            .heard
+            .iter()
+            .filter(|heard| matches!(heard, FromAgent::Hello { .. }))
+            .count()
+            == 2
+    });
+    let again = agent.rank(1);
+    daemon.run("join", |daemon| {
+        matches!(daemon.heard.last(), Some(FromAgent::Ranks(said)) if matches!(said[..], [(_, FromRank::Join(_))]))
+    });
+    switch(&mut daemon);
+    daemon.run("release", |daemon| {
+        matches!(daemon.outcomes.last(), Some(Outcome::Released { .. }))
+    });
+    drop(agent);
+    again.join().expect("ends with its agent");
+}
+
+#[test]
+fn devices_are_reported_when_asked_for() {
+    let (_agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    daemon.send(&ToAgent::ReportDevices);
+    daemon.run("report", |daemon| {
+        matches!(daemon.heard.last(), Some(FromAgent::Devices(_)))
+    });
+}
+
+#[test]
+fn a_new_coordinator_frees_ranks_that_an_old_one_left_with_closed_gates() {
+    let (agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let socket = agent.socket();
+    let rank = thread::spawn(move || {
+        let mut rank = Rank::connect(&socket, ProcId(1));
+        rank.join();
+        rank.serve(|message| matches!(message, ToRank::Abort { .. }));
+    });
+    daemon.run("join", |daemon| members(daemon) == 1);
+    daemon.send(&ToAgent::Prepare {
+        epoch: Epoch(1),
+        interconnect: explicit(),
+    });
+    daemon.run("published", |daemon| daemon.heard.len() >= 3);
+    daemon.disconnect();
+    daemon.link = symvirt_protocol::link::Link::new(2);
+    daemon.accept();
+    daemon.run("hello", |daemon| daemon.sessions == 2);
+    rank.join().expect("the rank was told to forget the switch");
+}

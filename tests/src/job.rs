@@ -1,0 +1,225 @@
+//! Runs a command within a time limit and keeps what it says.
+//!
+//! What has not ended in time is asked to (SIGTERM, so that a launcher takes its ranks with it),
+//! then killed; before that the backtraces of all its processes are taken, where gdb is there.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long an asked process may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What became of a command.
+#[derive(Debug)]
+pub struct Outcome {
+    /// `None` if the time limit ended it.
+    pub status: Option<ExitStatus>,
+    /// All of standard output.
+    pub stdout: String,
+    /// All of standard error.
+    pub stderr: String,
+    /// How long it ran.
+    pub took: Duration,
+    /// Backtraces of all processes, if the time limit ended it.
+    pub backtraces: String,
+}
+
+impl Outcome {
+    /// Whether it ended by itself, in time, with success.
+    pub fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    /// The line by which a program of `tests/apps` tells that it kept its promise.
+    pub fn ok_line(&self, program: &str) -> Option<&str> {
+        let start = format!("OK {program} ");
+        self.stdout.lines().find(|line| line.starts_with(&start))
+    }
+
+    /// Everything, for a failure message.
+    pub fn describe(&self) -> String {
+        let end = match self.status {
+            Some(status) => status.to_string(),
+            None => "ended by the time limit".to_owned(),
+        };
+        format!(
+            "{end} after {:.1} s\n--- stdout\n{}\n--- stderr\n{}\n{}",
+            self.took.as_secs_f64(),
+            tail(&self.stdout),
+            tail(&self.stderr),
+            self.backtraces
+        )
+    }
+}
+
+/// The end of a long text: failures are told last.
+fn tail(text: &str) -> &str {
+    const KEPT: usize = 6000;
+    let cut = text.len().saturating_sub(KEPT);
+    let cut = (cut..text.len())
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(0);
+    &text[cut..]
+}
+
+/// Runs `command` for at most `limit`.
+///
+/// # Errors
+/// When it cannot be started or waited for.
+pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
+    let started = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stdout = reader(child.stdout.take());
+    let stderr = reader(child.stderr.take());
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let ended = waiter(child);
+    let mut backtraces = String::new();
+    let status = match ended.recv_timeout(limit) {
+        Ok(status) => Some(status?),
+        Err(_) => {
+            let family = descendants(pid);
+            backtraces = family.iter().map(|&pid| backtrace(pid)).collect();
+            stop(pid, &family, &ended);
+            None
+        }
+    };
+    let took = started.elapsed();
+    let text = |receiver: mpsc::Receiver<String>| receiver.recv_timeout(GRACE).unwrap_or_default();
+    Ok(Outcome {
+        status,
+        stdout: text(stdout),
+        stderr: text(stderr),
+        took,
+        backtraces,
+    })
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is worth more than the error.
+            pipe.read_to_end(&mut bytes).ok();
+        }
+        sender.send(String::from_utf8_lossy(&bytes).into_owned())
+    });
+    receiver
+}
+
+fn waiter(mut child: Child) -> mpsc::Receiver<std::io::Result<ExitStatus>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait()));
+    receiver
+}
+
+fn stop(pid: Pid, family: &[Pid], ended: &mpsc::Receiver<std::io::Result<ExitStatus>>) {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // The process may have ended meanwhile: then there is nobody to signal.
+        kill(pid, signal).ok();
+        if ended.recv_timeout(GRACE).is_ok() {
+            break;
+        }
+    }
+    for &left in family
+        .iter()
+        .filter(|&&left| left != pid && is_child_of_none(left))
+    {
+        kill(left, Signal::SIGKILL).ok();
+    }
+}
+
+/// Whether a former descendant outlived its parents.
+fn is_child_of_none(pid: Pid) -> bool {
+    parent(pid).is_some_and(|parent| parent.as_raw() == 1)
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name is in parentheses and may contain anything.
+    let fields = &stat[stat.rfind(')')? + 1..];
+    fields
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+        .map(Pid::from_raw)
+}
+
+/// A process and all below it, parents first.
+fn descendants(top: Pid) -> Vec<Pid> {
+    let processes: Vec<Pid> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .parse()
+                .ok()
+                .map(Pid::from_raw)
+        })
+        .collect();
+    let mut family = vec![top];
+    let mut at = 0;
+    while at < family.len() {
+        let here = family[at];
+        family.extend(
+            processes
+                .iter()
+                .copied()
+                .filter(|&pid| parent(pid) == Some(here)),
+        );
+        at += 1;
+    }
+    family
+}
+
+fn backtrace(pid: Pid) -> String {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    // The launcher and the shell have nothing to tell.
+    if [
+        "mpirun", "orterun", "orted", "prterun", "sh", "bash", "dash",
+    ]
+    .contains(&name.as_str())
+        || !Path::new("/usr/bin/gdb").exists()
+    {
+        return String::new();
+    }
+    let output = Command::new("timeout")
+        .args([
+            "20",
+            "gdb",
+            "-batch",
+            "-nx",
+            "-p",
+            &pid.to_string(),
+            "-ex",
+            "thread apply all bt",
+        ])
+        .output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let frames: Vec<&str> = text
+        .as_deref()
+        .unwrap_or_default()
+        .lines()
+        .filter(|line| line.starts_with('#') || line.starts_with("Thread"))
+        .collect();
+    format!("--- backtrace of {name} ({pid})\n{}\n", frames.join("\n"))
+}

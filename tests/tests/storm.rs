@@ -1,0 +1,206 @@
+//! The storm: every program of `tests/apps` keeps its promise, byte by byte, while the transport
+//! under it changes every 50 ms between tcp and shared memory, in both orders, on 2 and 4 ranks.
+//!
+//! ```text
+//!   symvirt-guest rehearse --every 50ms --over tcp,shm --order both -- mpirun -n N app
+//! ```
+//!
+//! A run fails when the program finds a wrong byte, order or status, when it does not end, when a
+//! switch fails, or when too few switches happened for the run to mean anything. Programs run one
+//! at a time: ranks that spin on two cores leave nothing for a neighbour. How long a switch takes
+//! is not judged here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use symvirt_tests::job::Outcome;
+use symvirt_tests::rehearsal::{Rehearsal, Report, mpirun};
+
+/// No run takes longer than this unless it hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Seconds that a program works; see [`FEWEST`].
+const SECONDS: &str = "3";
+/// A switch every 50 ms would make 60 in 3 s. With four ranks on two cores a switch may take
+/// longer than its interval; this many a run needs to mean something.
+const FEWEST: u64 = 8;
+
+/// One job at a time, also when the test runner has many threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, Report) {
+    let _turn = alone();
+    rehearsal
+        .run(job, LIMIT)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn survives(program: &str, ranks: u32, arguments: &[&str], fewest: u64) {
+    let job = mpirun(ranks, program, arguments, &[]);
+    let (outcome, report) = rehearse(program, &Rehearsal::default(), &job);
+    judge(program, &outcome, &report, fewest);
+    println!(
+        "{}: {} switches",
+        outcome.ok_line(program).unwrap_or_default(),
+        report.switches
+    );
+}
+
+fn judge(program: &str, outcome: &Outcome, report: &Report, fewest: u64) {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    assert!(outcome.succeeded(), "{program}: {}", outcome.describe());
+    assert!(
+        outcome.ok_line(name).is_some(),
+        "{program} said no OK: {}",
+        outcome.describe()
+    );
+    assert!(report.failed.is_empty(), "{program}: {:?}", report.failed);
+    assert!(
+        report.switches >= fewest,
+        "{program}: only {} switches, {fewest} are expected; abandoned: {:?}\n{}",
+        report.switches,
+        report.abandoned,
+        outcome.describe()
+    );
+}
+
+macro_rules! storm {
+    ($($promise:ident: $program:literal $(, $argument:literal)*;)*) => {$(
+        mod $promise {
+            #[test]
+            fn on_2_ranks() {
+                super::survives($program, 2, &["--seconds", super::SECONDS $(, $argument)*], super::FEWEST);
+            }
+
+            #[test]
+            fn on_4_ranks() {
+                super::survives($program, 4, &["--seconds", super::SECONDS $(, $argument)*], super::FEWEST);
+            }
+        }
+    )*};
+}
+
+storm! {
+    posted_receives_get_the_message_of_their_tag: "preposted";
+    messages_that_wait_for_their_receive_keep_order_and_content: "unexpected";
+    large_messages_arrive_whole_both_ways: "rendezvous";
+    a_synchronous_send_waits_for_its_receive: "sync_send";
+    probes_tell_the_truth: "matched_probe";
+    messages_of_one_source_are_not_reordered_under_any_source: "any_source";
+    derived_datatypes_arrive_element_by_element: "strided";
+    a_receive_is_either_cancelled_or_complete: "cancelled";
+    every_length_arrives_whole: "sizes";
+    a_receive_of_the_first_epoch_completes_in_the_last: "long_lived";
+    collectives_compute_what_they_should: "collectives";
+    halos_are_exchanged_step_by_step: "halo";
+    megabytes_in_flight_arrive_in_order: "bulk";
+    threads_inside_mpi_do_not_disturb_each_other: "threads";
+    communicators_come_and_go: "comm_churn";
+    steady_exchange_stays_correct: "stall_probe";
+    a_rank_may_fork: "forks";
+}
+
+#[test]
+fn a_rank_that_computes_without_mpi_holds_nobody_up() {
+    // Everybody but rank 0 keeps exchanging; were rank 0 waited for, there would be no switch.
+    survives("compute_only", 4, &["--seconds", "5"], FEWEST);
+}
+
+#[test]
+fn rare_forms_of_ucp_calls_are_right_between_two_processes() {
+    plain_ucp(&["--seconds", SECONDS]);
+}
+
+#[test]
+fn rare_forms_of_ucp_calls_are_right_towards_oneself() {
+    plain_ucp(&["--seconds", SECONDS, "--alone", "1"]);
+}
+
+fn plain_ucp(arguments: &[&str]) {
+    let program = symvirt_tests::apps::program("ucp/forms")
+        .to_string_lossy()
+        .into_owned();
+    let mut job = vec![program];
+    job.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    let (outcome, report) = rehearse("ucp/forms", &Rehearsal::default(), &job);
+    judge("ucp/forms", &outcome, &report, FEWEST);
+}
+
+/// Jobs so short that most switches meet them in MPI_Init or MPI_Finalize. How many of these
+/// switches take effect is not the point: that every job ends well is.
+fn jobs_start_and_end(ranks: u32) {
+    let words = mpirun(ranks, "finalize_race", &[], &[]);
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let script = format!(
+        "for job in 1 2 3 4 5 6 7 8; do timeout 60 {} || exit 1; done",
+        quoted.join(" ")
+    );
+    let job = ["sh".to_owned(), "-c".to_owned(), script];
+    let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
+    let (outcome, report) = rehearse("finalize_race", &rehearsal, &job);
+    judge("finalize_race", &outcome, &report, 1);
+    let ended = outcome
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("OK "))
+        .count();
+    assert_eq!(ended, 8, "{}", outcome.describe());
+}
+
+#[test]
+fn switches_in_init_and_finalize_of_2_ranks_end_well() {
+    jobs_start_and_end(2);
+}
+
+#[test]
+fn switches_in_init_and_finalize_of_4_ranks_end_well() {
+    jobs_start_and_end(4);
+}
+
+/// HPC Challenge as Debian has it: HPL, PTRANS, FFT, RandomAccess, all with their own residual
+/// checks. The input is Debian's example, made small.
+#[test]
+fn hpcc_passes_its_own_checks() {
+    const EXAMPLE: &str = "/usr/share/doc/hpcc/examples/_hpccinf.txt";
+    let example = std::fs::read_to_string(EXAMPLE)
+        .unwrap_or_else(|error| panic!("read {EXAMPLE} (Debian package hpcc): {error}"));
+    let folder = std::env::temp_dir().join(format!("symvirt-hpcc-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("make a folder for hpcc");
+    let input = example.replace("\n1000         Ns", "\n500          Ns");
+    std::fs::write(folder.join("hpccinf.txt"), input).expect("write hpcc's input");
+    let place = folder.to_string_lossy().into_owned();
+    let job = [
+        "mpirun.openmpi",
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "--wdir",
+        &place,
+    ]
+    .into_iter()
+    .chain(["-x", "OPENBLAS_NUM_THREADS=1", "-n", "4", "hpcc"])
+    .map(str::to_owned)
+    .collect::<Vec<_>>();
+    let (outcome, report) = rehearse("hpcc", &Rehearsal::default(), &job);
+    let said = std::fs::read_to_string(folder.join("hpccoutf.txt")).unwrap_or_default();
+    std::fs::remove_dir_all(&folder).expect("remove hpcc's folder");
+    assert!(outcome.succeeded(), "{}", outcome.describe());
+    assert!(
+        report.failed.is_empty() && report.switches >= FEWEST,
+        "{report:?}"
+    );
+    assert!(
+        said.contains("End of HPC Challenge tests"),
+        "hpcc did not end:\n{said}"
+    );
+    assert!(said.contains("Success=1"), "hpcc says no success:\n{said}");
+    let failed = said.lines().find(|line| {
+        line.contains("tests completed and failed") && !line.trim_start().starts_with('0')
+    });
+    assert_eq!(failed, None);
+    assert!(
+        !said.contains(" FAILED"),
+        "a residual check failed:\n{said}"
+    );
+}

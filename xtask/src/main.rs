@@ -1,0 +1,161 @@
+//! `cargo xtask …`: the commands a newcomer needs, from a bare Debian 12 with Rust.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`machine`] | what the machine must allow, checked before anything is changed |
+//! | [`setup`] | packages by apt |
+//! | [`step`] | one program run to its end: signals, time limit, nothing left behind |
+//! | [`verdict`] | `cargo xtask test`: the steps and their count |
+#![forbid(unsafe_code)]
+
+mod machine;
+#[path = "../../experiments/src/image/mirror.rs"]
+mod mirror;
+mod setup;
+mod step;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use machine::Privilege;
+use step::{Ended, Step};
+
+const USAGE: &str = "\
+cargo xtask demo                    an unmodified MPI job crosses from RDMA to Ethernet and back
+cargo xtask test                    everything that gates
+cargo xtask setup                   install by apt what is missing (the others do that too)
+cargo xtask soak [MINUTES]          crossings without end
+cargo xtask bench overhead|switch   with and without the library; what a switch costs
+cargo xtask lab up|down|shell       the test bed, to play with";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    step::adopt_orphans()?;
+    match words.as_slice() {
+        ["setup"] => {
+            setup::run(machine::privilege()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["test"] => verdict::run(prepared()?),
+        ["demo"] | ["soak", ..] => lab(prepared()?, &words),
+        ["bench", which @ ("overhead" | "switch"), ..] => {
+            prepared()?;
+            build(&["symvirt-guest", "symvirt-tests"])?;
+            println!("{which}, on this machine; the release build");
+            let mut command = Command::new(target_directory().join("release/symvirt-bench"));
+            command.args(&words[1..]).current_dir(repository());
+            finish(Step::new("symvirt-bench", command))
+        }
+        ["lab", verb @ ("up" | "down" | "shell"), rest @ ..] => {
+            let privilege = prepared()?;
+            let words: Vec<&str> = std::iter::once(*verb).chain(rest.iter().copied()).collect();
+            lab(privilege, &words)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// The machine is fit and everything is installed.
+fn prepared() -> anyhow::Result<Privilege> {
+    let privilege = machine::check()?;
+    setup::run(privilege)?;
+    Ok(privilege)
+}
+
+fn lab(privilege: Privilege, words: &[&str]) -> anyhow::Result<ExitCode> {
+    build(&["symvirt-guest", "symvirt-host", "symvirt-experiments"])?;
+    let mut command = lab_command(privilege);
+    command.args(words);
+    let mut step = Step::new("symvirt-lab", command).within(Duration::from_secs(24 * 3600));
+    if matches!(words, ["shell", ..]) {
+        step = step.interactive();
+    }
+    if words == ["up"] {
+        step = step.leaving_processes();
+    }
+    finish(step)
+}
+
+fn finish(step: Step) -> anyhow::Result<ExitCode> {
+    Ok(match step.run()? {
+        Ended::Well => ExitCode::SUCCESS,
+        Ended::Badly(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+        Ended::Interrupted => ExitCode::from(130),
+    })
+}
+
+/// Builds what runs in guests and on hosts, optimised.
+fn build(packages: &[&str]) -> anyhow::Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--quiet"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    match Step::new("build", command).run()? {
+        Ended::Well => Ok(()),
+        Ended::Badly(status) => bail!("build: {status}"),
+        Ended::Interrupted => bail!("interrupted"),
+    }
+}
+
+fn lab_command(privilege: Privilege) -> Command {
+    let program = target_directory().join("release/symvirt-lab");
+    let mut command = privilege.command(&program);
+    command.current_dir(repository());
+    command
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository());
+    command
+}
+
+fn target_directory() -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    repository().join(chosen.unwrap_or_else(|| "target".into()))
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("invariant: the package is a folder of the repository")
+}
+
+/// Standard output of a short program, if it succeeds.
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .with_context(|| format!("start {program}"))?;
+    if !output.status.success() {
+        bail!(
+            "{program}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
