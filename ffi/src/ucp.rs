@@ -65,7 +65,7 @@ pub struct TagRecvInfo {
 
 /// `ucp_err_handler_t`
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct ErrHandler {
     /// `cb`
     pub cb: ErrHandlerCallback,
@@ -172,7 +172,7 @@ pub struct WorkerAddressAttr {
 
 /// `ucp_ep_params_t`
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct EpParams {
     /// `field_mask`
     pub field_mask: u64,

@@ -106,7 +106,7 @@ pub struct CpuSet {
 
 /// `ucs_sock_addr_t`
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct SockAddr {
     /// `addr`
     pub addr: *const c_void,

@@ -14,6 +14,7 @@ pub mod message;
 pub mod pool;
 pub mod posted;
 pub mod request;
+pub mod route;
 pub mod syncs;
 pub mod worker;
 

@@ -1,6 +1,6 @@
 //! A worker: where messages arrive, and everything that must survive a switch of transports.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::c_void;
 use std::ptr;
 use std::slice;
@@ -23,6 +23,7 @@ use super::lock;
 use super::message::Messages;
 use super::pool::Pool;
 use super::posted::Posted;
+use super::route::Routes;
 use super::syncs::Syncs;
 use crate::real::real;
 
@@ -47,9 +48,8 @@ pub struct Worker {
     /// What the application asked for, before SINGLE became SERIALIZED.
     pub thread_mode: ThreadMode,
     params: WorkerParams,
-    endpoints: Mutex<HashMap<u64, *const Endpoint>>,
-    /// Closed endpoints: a late error may still name one.
-    graveyard: Mutex<Vec<*const Endpoint>>,
+    pub routes: Routes,
+    endpoints: Mutex<HashSet<*const Endpoint>>,
 }
 
 // SAFETY: the raw pointers name objects that are changed only under the closed gate or locks.
@@ -148,8 +148,8 @@ impl Worker {
             context,
             thread_mode,
             params,
+            routes: Routes::default(),
             endpoints: Mutex::default(),
-            graveyard: Mutex::default(),
         }))
     }
 
@@ -173,45 +173,31 @@ impl Worker {
     }
 
     /// Adds an endpoint.
-    pub fn adopt(&self, endpoint: Box<Endpoint>) -> *const Endpoint {
-        let id = endpoint.id;
-        let endpoint = Box::into_raw(endpoint).cast_const();
-        lock(&self.endpoints).insert(id, endpoint);
+    pub fn adopt(&self, endpoint: Endpoint) -> *const Endpoint {
+        let endpoint = Box::into_raw(Box::new(endpoint)).cast_const();
+        lock(&self.endpoints).insert(endpoint);
         endpoint
     }
 
-    /// Takes an endpoint off the list; its memory stays until the worker ends.
-    pub fn bury(&self, endpoint: &Endpoint) {
-        if let Some(endpoint) = lock(&self.endpoints).remove(&endpoint.id) {
-            lock(&self.graveyard).push(endpoint);
+    /// Takes an endpoint off the list, and its memory back.
+    ///
+    /// # Safety
+    /// Of this worker, and not used any more.
+    pub unsafe fn drop_endpoint(&self, endpoint: *const Endpoint) {
+        if lock(&self.endpoints).remove(&endpoint) {
+            // SAFETY: made by `adopt`, and off the list just now.
+            drop(unsafe { Box::from_raw(endpoint.cast_mut()) });
         }
     }
 
-    /// Makes a real endpoint of `real_worker` for the endpoint of this identity, open or closed.
-    ///
-    /// # Errors
-    /// UCX's.
-    pub fn connect_twin(
-        &self,
-        id: u64,
-        real_worker: *mut c_void,
-        address: &[u8],
-    ) -> Result<*mut c_void, Status> {
-        let known = lock(&self.endpoints).get(&id).copied().or_else(|| {
-            // SAFETY: buried endpoints stay in memory as long as their worker.
-            let is_it = |endpoint: &&*const Endpoint| unsafe { (***endpoint).id == id };
-            lock(&self.graveyard).iter().find(is_it).copied()
-        });
-        match known {
-            // SAFETY: as above.
-            Some(endpoint) => unsafe { &*endpoint }.connect(real_worker, address),
-            None => Err(Status::INVALID_PARAM),
-        }
+    /// Whether it is one of this worker's endpoints.
+    pub fn has_endpoint(&self, endpoint: *const Endpoint) -> bool {
+        lock(&self.endpoints).contains(&endpoint)
     }
 
     /// Calls `body` with every endpoint; none is closed meanwhile.
     pub fn each_endpoint(&self, mut body: impl FnMut(&Endpoint)) {
-        for &endpoint in lock(&self.endpoints).values() {
+        for &endpoint in lock(&self.endpoints).iter() {
             // SAFETY: listed endpoints are live.
             body(unsafe { &*endpoint });
         }
@@ -220,9 +206,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let endpoints = std::mem::take(&mut *lock(&self.endpoints));
-        let buried = std::mem::take(&mut *lock(&self.graveyard));
-        for endpoint in endpoints.into_values().chain(buried) {
+        for endpoint in std::mem::take(&mut *lock(&self.endpoints)) {
             // SAFETY: made by `adopt`; the application has destroyed the worker with them.
             drop(unsafe { Box::from_raw(endpoint.cast_mut()) });
         }

@@ -3,14 +3,15 @@
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
-use symvirt_ffi::flags::ep_param;
-use symvirt_ffi::ucp::EpParams;
+use symvirt_ffi::flags::{close, ep_param, op};
+use symvirt_ffi::ucp::{EpParams, ErrHandler};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::{gang, round};
+use super::gang;
 use crate::address::{self, Parsed};
 use crate::gate;
-use crate::object::endpoint::{Endpoint, Recipe};
+use crate::object::endpoint::{Endpoint, copy_params, error_handler};
+use crate::object::route::Route;
 use crate::object::worker::Worker;
 use crate::real::real;
 use crate::transfer::options::Options;
@@ -28,35 +29,38 @@ const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// `params` is readable by its `field_mask`.
 pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const Endpoint, Status> {
     // SAFETY: by the caller's promise.
-    let (mask, recipe) = unsafe { ((*params).field_mask, Recipe::copy(params)) };
+    let mask = unsafe { (*params).field_mask };
     if mask & (ep_param::SOCK_ADDR | ep_param::CONN_REQUEST) != 0 {
         gang::block("an endpoint is connected by socket address (ucp_ep_create)".to_owned());
         // SAFETY: by the caller's promise.
-        return unsafe { create_by_socket(worker, params, recipe) };
+        return unsafe { create_unmovable(worker, params) };
     }
     if mask & ep_param::REMOTE_ADDRESS == 0 {
         return Err(Status::INVALID_PARAM);
     }
     // SAFETY: an address that a worker, ours or plain UCX's, has packed.
-    let address = unsafe { (*params).address };
-    // SAFETY: as above.
-    let Some(parsed) = (unsafe { address::parse(address.cast()) }) else {
+    let Some(parsed) = (unsafe { address::parse((*params).address.cast()) }) else {
         gang::block("a peer runs without libsymvirt (ucp_ep_create)".to_owned());
         // SAFETY: by the caller's promise.
-        return unsafe { create_by_socket(worker, params, recipe) };
+        return unsafe { create_unmovable(worker, params) };
     };
     follow(&parsed)?;
-    let endpoint = Box::new(Endpoint::new(
-        worker,
-        gang::next_endpoint(),
-        Some(parsed.worker),
-        recipe,
-    ));
+    // SAFETY: by the caller's promise.
+    let asked = unsafe { copy_params(params) };
+    let route = Route {
+        peer: parsed.worker,
+        err_mode: asked.err_mode,
+        flags: asked.flags,
+    };
     let _passage = gate::enter();
     let current = gang::current_address(&parsed);
-    let connected = endpoint.connect(worker.real(), &current)?;
-    endpoint.set_real(connected);
-    Ok(worker.adopt(endpoint))
+    let real = worker.routes.get(route, worker, &current)?;
+    Ok(worker.adopt(Endpoint::new(
+        worker,
+        real,
+        Some(route),
+        error_handler(&asked),
+    )))
 }
 
 /// Ranks change over at slightly different moments. An address of the next epoch is of no use
@@ -73,12 +77,10 @@ fn follow(parsed: &Parsed<'_>) -> Result<(), Status> {
 }
 
 /// An endpoint that no switch can make again, with the application's own parameters.
-unsafe fn create_by_socket(
+unsafe fn create_unmovable(
     worker: &Worker,
     params: *const EpParams,
-    recipe: Recipe,
 ) -> Result<*const Endpoint, Status> {
-    let endpoint = Box::new(Endpoint::new(worker, gang::next_endpoint(), None, recipe));
     let _passage = gate::enter();
     let mut connected = std::ptr::null_mut();
     // SAFETY: the application's parameters, and a place for the result.
@@ -86,8 +88,9 @@ unsafe fn create_by_socket(
         Status::OK => {}
         status => return Err(status),
     }
-    endpoint.set_real(connected);
-    Ok(worker.adopt(endpoint))
+    // UCX tells the application of errors itself.
+    let untold = ErrHandler::default();
+    Ok(worker.adopt(Endpoint::new(worker, connected, None, untold)))
 }
 
 /// Makes an endpoint of a worker that is UCX's own; the peer's address may be one of ours.
@@ -99,13 +102,12 @@ pub unsafe fn create_unmoved(
     params: *const EpParams,
     endpoint: *mut *mut c_void,
 ) -> Status {
-    // SAFETY: the application's arguments; `ours` is a whole structure of this version only when
-    // the address has to be replaced, and is read by UCX by the same mask.
+    // SAFETY: the application's arguments; UCX reads the copy by the same mask.
     unsafe {
         if (*params).field_mask & ep_param::REMOTE_ADDRESS != 0
             && let Some(parsed) = address::parse((*params).address.cast())
         {
-            let mut ours = Recipe::copy(params).params();
+            let mut ours = copy_params(params);
             ours.address = parsed.bytes.as_ptr().cast_mut().cast();
             return (real().ep_create)(worker, &raw const ours, endpoint);
         }
@@ -113,20 +115,34 @@ pub unsafe fn create_unmoved(
     }
 }
 
-/// Closes an endpoint as the options say. What it sent stays counted.
+/// Closes an endpoint as the options say. What it sent stays counted. The real one stays for the
+/// next endpoint to that peer, see [`crate::object::route`], unless the route is broken or broken
+/// off by force and nobody else leads over it.
 ///
 /// # Safety
 /// Inside the gate; the application's handle, not used any more.
 pub unsafe fn close(endpoint: &Endpoint, options: &Options) -> StatusPtr {
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*endpoint.worker };
-    round::spoil("a UCX endpoint is being closed");
+    let real_endpoint = endpoint.real();
     gang::retire(endpoint);
-    worker.bury(endpoint);
+    // SAFETY: by the caller's promise.
+    unsafe { worker.drop_endpoint(endpoint) };
+    let by_force = options.mask & op::FLAGS != 0 && options.flags & close::FLAG_FORCE != 0;
+    let keep = worker.routes.is_sound(real_endpoint) && !by_force;
+    let mut is_shared = false;
+    worker.each_endpoint(|other| is_shared |= other.real() == real_endpoint);
+    if is_shared && !keep {
+        return StatusPtr::OK;
+    }
     // SAFETY: by the caller's promise.
     unsafe {
         send::operation(worker, options, |param| {
-            (real().ep_close_nbx)(endpoint.real(), param)
+            if keep {
+                return (real().ep_flush_nbx)(real_endpoint, param);
+            }
+            worker.routes.forget(real_endpoint);
+            (real().ep_close_nbx)(real_endpoint, param)
         })
     }
 }

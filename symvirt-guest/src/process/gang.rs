@@ -29,7 +29,6 @@ pub struct State {
     process: AtomicU64,
     epoch: AtomicU64,
     next_worker: AtomicU32,
-    next_endpoint: AtomicU64,
     pub contexts: Mutex<Vec<ContextPointer>>,
     transports: Mutex<Transports>,
     table: Mutex<Option<HashMap<WorkerId, Vec<u8>>>>,
@@ -45,7 +44,6 @@ pub static STATE: State = State {
     process: AtomicU64::new(0),
     epoch: AtomicU64::new(0),
     next_worker: AtomicU32::new(0),
-    next_endpoint: AtomicU64::new(0),
     contexts: Mutex::new(Vec::new()),
     transports: Mutex::new(Transports {
         tls: None,
@@ -136,11 +134,6 @@ pub fn next_worker() -> WorkerId {
     }
 }
 
-/// An identity for a new endpoint.
-pub fn next_endpoint() -> u64 {
-    STATE.next_endpoint.fetch_add(1, Ordering::Relaxed)
-}
-
 /// Begins an epoch: under the closed gate, or at the welcome.
 pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[WorkerAddress]) {
     *lock(&STATE.transports) = transports;
@@ -167,7 +160,7 @@ pub fn current_address(parsed: &Parsed<'_>) -> Vec<u8> {
 /// Keeps the count of an endpoint that is being closed.
 pub fn retire(endpoint: &Endpoint) {
     let sent = endpoint.sent.swap(0, Ordering::Relaxed);
-    if let (Some(peer), true) = (endpoint.peer, sent > 0) {
+    if let (Some(peer), true) = (endpoint.peer(), sent > 0) {
         *lock(&STATE.retired)
             .get_or_insert_default()
             .entry(peer)
@@ -184,7 +177,7 @@ pub fn sent() -> Vec<WorkerCount> {
         for &worker in lock(&context.workers).iter() {
             // SAFETY: as above.
             unsafe { &*worker }.each_endpoint(|endpoint| {
-                if let Some(peer) = endpoint.peer {
+                if let Some(peer) = endpoint.peer() {
                     *totals.entry(peer).or_default() += endpoint.sent.load(Ordering::Relaxed);
                 }
             });

@@ -75,10 +75,8 @@ impl Drop for Change {
     }
 }
 
-/// Abandons a round that has not committed, without waiting for its end: UCX pairs the endpoints
-/// of two workers in the order of their creation, so that one which is closed here, and prepared
-/// for there, would mispair all that follow.
-pub fn spoil(reason: &'static str) {
+/// Abandons a round that has not committed, without waiting for its end.
+fn spoil(reason: &'static str) {
     let mut round = lock(&ROUND);
     let Phase::Running(epoch) = round.phase else {
         return;

@@ -68,19 +68,21 @@ impl Hellos {
 }
 
 impl WorkerSide {
-    /// Makes a twin of each endpoint and sends a hello on it. An endpoint that was closed since
-    /// the addresses were published gets one too: the peer counts on its hello.
+    /// Makes a twin of each route and sends a hello on it. One that fell idle since the addresses
+    /// were published gets one too: the peer counts on its hello.
     ///
     /// # Errors
     /// The first failure, with the peer.
     pub fn greet(&mut self, addresses: &HashMap<WorkerId, &[u8]>) -> Result<(), SideError> {
-        for &(id, peer) in &self.greeting {
+        // SAFETY: workers are not destroyed during a round.
+        let worker = unsafe { &*self.worker };
+        for &route in &self.greeting {
+            let peer = route.peer;
             let address = addresses.get(&peer).ok_or(SideError::UnknownPeer(peer))?;
-            // SAFETY: workers are not destroyed during a round.
-            let twin = unsafe { &*self.worker }
-                .connect_twin(id, self.real, address)
+            let twin = route
+                .connect(worker, self.real, address)
                 .map_err(|status| SideError::Endpoint { peer, status })?;
-            self.twins.insert(id, twin);
+            self.twins.insert(route, twin);
             static GREETING: [u8; HELLO_BYTES] = HELLO.to_le_bytes();
             let param = plain_param(0);
             // SAFETY: a live endpoint, and bytes that live for ever.

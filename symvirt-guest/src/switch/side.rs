@@ -1,7 +1,7 @@
 //! A real side under construction: for each of our contexts and workers another real one, on the
 //! target transports, and for each endpoint a twin, wired up by a hello that the library consumes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,7 @@ use symvirt_protocol::transport::Transports;
 use super::hello::Hellos;
 use crate::object::context::Context;
 use crate::object::lock;
+use crate::object::route::{Reals, Route};
 use crate::object::worker::{Worker, real_address};
 use crate::process::gang;
 use crate::real::real;
@@ -45,10 +46,10 @@ pub struct ContextSide {
 pub struct WorkerSide {
     pub worker: *const Worker,
     pub real: *mut c_void,
-    /// Real endpoints by the identity of ours.
-    pub twins: HashMap<u64, *mut c_void>,
-    /// Endpoints that will send a hello, as they were when the addresses were published.
-    pub greeting: Vec<(u64, WorkerId)>,
+    /// Its real endpoints.
+    pub twins: Reals,
+    /// Routes that will send a hello: those in use when the addresses were published.
+    pub greeting: HashSet<Route>,
     pub hellos: Hellos,
 }
 
@@ -130,10 +131,8 @@ impl Side {
                     transports: transports.clone(),
                     status,
                 })?;
-            let mut greeting = Vec::new();
-            worker.each_endpoint(|endpoint| {
-                greeting.extend(endpoint.peer.map(|peer| (endpoint.id, peer)));
-            });
+            let mut greeting = HashSet::new();
+            worker.each_endpoint(|endpoint| greeting.extend(endpoint.route));
             let side = WorkerSide {
                 greeting,
                 ..WorkerSide::new(worker, real)
@@ -173,8 +172,8 @@ impl Side {
     /// Hellos that this side will send.
     pub fn hellos(&self) -> Vec<WorkerCount> {
         let mut counts: HashMap<WorkerId, u64> = HashMap::new();
-        for &(_, peer) in self.workers().flat_map(|side| &side.greeting) {
-            *counts.entry(peer).or_default() += 1;
+        for route in self.workers().flat_map(|side| &side.greeting) {
+            *counts.entry(route.peer).or_default() += 1;
         }
         counts
             .into_iter()
@@ -280,8 +279,8 @@ impl WorkerSide {
         WorkerSide {
             worker,
             real,
-            twins: HashMap::new(),
-            greeting: Vec::new(),
+            twins: Reals::new(),
+            greeting: HashSet::new(),
             hellos: Hellos::default(),
         }
     }

@@ -1,15 +1,17 @@
 //! The change-over: posted receives are taken back from the old side, real pointers change,
 //! receives are posted again. Only under the closed gate, when the old side is empty.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::ids::{Epoch, WorkerId};
 
 use super::side::{ContextSide, Side, WorkerSide};
 use crate::object::lock;
 use crate::object::request::{RETURNED, Request};
+use crate::object::route::Reals;
 use crate::object::worker::Worker;
 use crate::process::gang;
 use crate::real::real;
@@ -75,39 +77,43 @@ pub fn detach(epoch: Epoch) -> Side {
 
 /// Puts a prepared side into our objects and posts the receives again, in their order.
 pub fn attach(side: Side) {
-    let addresses: std::collections::HashMap<_, _> = side
+    let addresses: HashMap<_, _> = side
         .table
         .iter()
         .map(|entry| (entry.worker, entry.bytes.as_slice()))
         .collect();
-    for context_side in &side.contexts {
+    for context_side in side.contexts {
         // SAFETY: contexts and workers are not destroyed during a round.
         unsafe { &*context_side.context }.swap_real(context_side.real);
-        for worker_side in &context_side.workers {
+        for worker_side in context_side.workers {
             // SAFETY: as above.
             let worker = unsafe { &*worker_side.worker };
             worker.swap_real(worker_side.real);
             worker.traffic.reset();
-            worker.each_endpoint(|endpoint| {
-                endpoint.sent.store(0, Ordering::Relaxed);
-                let twin = worker_side.twins.get(&endpoint.id).copied().map(Ok);
-                let twin = twin.unwrap_or_else(|| {
-                    // Made since the addresses were published: it is wired up by its first use.
-                    let address = endpoint.peer.and_then(|peer| addresses.get(&peer));
-                    let address = address.ok_or(Status::UNREACHABLE)?;
-                    endpoint.connect(worker_side.real, address)
-                });
-                match twin {
-                    Ok(twin) => endpoint.set_real(twin),
-                    Err(status) => {
-                        crate::log::error!("endpoint to {:?} is lost: {status}", endpoint.peer);
-                    }
-                }
-            });
+            redirect(worker, worker_side.twins, &addresses);
         }
     }
-    gang::begin_epoch(side.epoch, side.transports.clone(), &side.table);
+    gang::begin_epoch(side.epoch, side.transports, &side.table);
     each_worker(repost);
+}
+
+/// Leads the endpoints of a worker over the routes of its new side.
+fn redirect(worker: &Worker, twins: Reals, addresses: &HashMap<WorkerId, &[u8]>) {
+    worker.routes.replace(twins);
+    worker.each_endpoint(|endpoint| {
+        endpoint.sent.store(0, Ordering::Relaxed);
+        let twin = endpoint.route.ok_or(Status::UNREACHABLE).and_then(|route| {
+            // Made since the addresses were published: it is wired up by its first use.
+            let address = addresses.get(&route.peer).ok_or(Status::UNREACHABLE)?;
+            worker.routes.get(route, worker, address)
+        });
+        match twin {
+            Ok(twin) => endpoint.set_real(twin),
+            Err(status) => {
+                crate::log::error!("endpoint to {:?} is lost: {status}", endpoint.peer());
+            }
+        }
+    });
 }
 
 fn repost(worker: &Worker) {

@@ -106,7 +106,7 @@ pub unsafe fn send_sync(
     let (result, pending) = unsafe {
         begin(worker, options, Kind::SyncSend, |request, param| {
             started = request;
-            if let Some(peer) = endpoint.peer {
+            if let Some(peer) = endpoint.peer() {
                 worker.syncs.started(request, worker.id, peer, tag);
             }
             (real().tag_send_sync_nbx)(endpoint.real(), buffer, count, tag, param)
