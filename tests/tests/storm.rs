@@ -110,22 +110,33 @@ fn a_rank_that_computes_without_mpi_holds_nobody_up() {
 
 #[test]
 fn rare_forms_of_ucp_calls_are_right_between_two_processes() {
-    plain_ucp(&["--seconds", SECONDS]);
+    plain_ucp("ucp/forms", &["--seconds", SECONDS]);
 }
 
 #[test]
 fn rare_forms_of_ucp_calls_are_right_towards_oneself() {
-    plain_ucp(&["--seconds", SECONDS, "--alone", "1"]);
+    plain_ucp("ucp/forms", &["--seconds", SECONDS, "--alone", "1"]);
 }
 
-fn plain_ucp(arguments: &[&str]) {
-    let program = symvirt_tests::apps::program("ucp/forms")
+#[test]
+fn a_process_may_end_before_the_one_it_talked_to() {
+    let outcome = plain_ucp("ucp/outlive", &["--seconds", SECONDS]);
+    assert!(
+        !outcome.stderr.contains("UCX "),
+        "UCX complains of the one that ended: {}",
+        outcome.describe()
+    );
+}
+
+fn plain_ucp(name: &str, arguments: &[&str]) -> Outcome {
+    let program = symvirt_tests::apps::program(name)
         .to_string_lossy()
         .into_owned();
     let mut job = vec![program];
     job.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    let (outcome, report) = rehearse("ucp/forms", &Rehearsal::default(), &job);
-    judge("ucp/forms", &outcome, &report, FEWEST);
+    let (outcome, report) = rehearse(name, &Rehearsal::default(), &job);
+    judge(name, &outcome, &report, FEWEST);
+    outcome
 }
 
 /// Jobs so short that most switches meet them in MPI_Init or MPI_Finalize. How many of these
