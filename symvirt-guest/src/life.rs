@@ -56,8 +56,20 @@ pub fn spawn_helper(
 pub fn install_fork_handler() {
     unsafe extern "C" fn in_child() {
         GATE.reset_after_fork();
-        crate::process::forget_gang_after_fork();
+        crate::process::forget_helpers_after_fork();
     }
     // SAFETY: the handler only stores to atomics, which is safe after a fork.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+/// A process may end without destroying what it made of UCX, whose destructors must not meet a
+/// helper: the process leaves the gang before they run. Installed once, after UCX was loaded.
+pub fn install_exit_handler() {
+    extern "C" fn at_exit() {
+        if !crate::tls::is_helper() {
+            crate::process::gang::leave_at_exit();
+        }
+    }
+    // SAFETY: a function of this library, which is never unloaded.
+    unsafe { libc::atexit(at_exit) };
 }

@@ -100,6 +100,7 @@ storm! {
     communicators_come_and_go: "comm_churn";
     steady_exchange_stays_correct: "stall_probe";
     a_rank_may_fork: "forks";
+    a_thread_may_change_the_environment: "environment";
 }
 
 #[test]
@@ -126,6 +127,20 @@ fn a_process_may_end_before_the_one_it_talked_to() {
         "UCX complains of the one that ended: {}",
         outcome.describe()
     );
+}
+
+#[test]
+fn a_process_may_exit_with_everything_alive() {
+    let program = symvirt_tests::apps::program("ucp/exits");
+    let script = format!(
+        "for after in 0.2 0.21 0.23 0.27 0.35 0.42; do \
+         timeout 30 '{}' --after $after; test $? = 7 || exit 1; done; echo OK exits status=7",
+        program.display()
+    );
+    let job = ["sh".to_owned(), "-c".to_owned(), script];
+    let rehearsal = Rehearsal::default().every(Duration::from_millis(1));
+    let (outcome, report) = rehearse("ucp/exits", &rehearsal, &job);
+    judge("ucp/exits", &outcome, &report, FEWEST);
 }
 
 fn plain_ucp(name: &str, arguments: &[&str]) -> Outcome {

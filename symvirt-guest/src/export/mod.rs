@@ -8,6 +8,7 @@ pub mod config;
 pub mod context;
 pub mod datatype;
 pub mod endpoint;
+pub mod environment;
 pub mod flush;
 pub mod probe;
 pub mod receive;

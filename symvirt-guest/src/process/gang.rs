@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
 use symvirt_protocol::rank::{FromRank, SyncSend, WorkerAddress, WorkerCount};
@@ -55,6 +56,9 @@ pub static STATE: State = State {
     helpers: Mutex::new(None),
 };
 
+/// How long an exit waits for the switch under way.
+const EXIT_LIMIT: Duration = Duration::from_secs(10);
+
 /// Whether there is a gang and this process belongs to it.
 pub fn is_member() -> bool {
     STATE.member.load(Ordering::Acquire)
@@ -104,6 +108,18 @@ pub fn leave() {
     }
     lock(&STATE.retired).take();
     lock(&STATE.table).take();
+}
+
+/// The process exits with UCX objects alive. A round that does not end in time is left to itself:
+/// the agent will notice that the process is gone.
+pub fn leave_at_exit() {
+    if !is_member() {
+        return;
+    }
+    match super::round::change_within("the process exits", EXIT_LIMIT) {
+        Some(_change) => leave(),
+        None => crate::log::warning!("the process exits in the middle of a switch"),
+    }
 }
 
 /// See `life::install_fork_handler`: stores to atomics only.

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`configuration`] | how the application's UCX configurations were made |
 //! | [`contexts`], [`workers`], [`endpoints`] | making and destroying our objects |
+//! | [`environment`] | the process's environment, between the application and UCX |
 //! | [`gang`] | identity, epoch, transports, the peers' addresses, what was sent |
 //! | [`round`] | the switch under way, as the application's threads must respect it |
 
 pub mod configuration;
 pub mod contexts;
 pub mod endpoints;
+pub mod environment;
 pub mod gang;
 pub mod round;
 pub mod workers;
@@ -45,6 +47,7 @@ pub unsafe fn is_movable(params: *const Params) -> bool {
 }
 
 /// In the child of a fork: no gang, no helpers. See `life`.
-pub fn forget_gang_after_fork() {
+pub fn forget_helpers_after_fork() {
     gang::forget_after_fork();
+    environment::forget_after_fork();
 }

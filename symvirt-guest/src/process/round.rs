@@ -11,7 +11,7 @@
 //! vetoes a round that can still be abandoned and waits for its end.
 
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::rank::FromRank;
@@ -48,6 +48,17 @@ pub struct Change(());
 
 /// Waits until no round runs, and keeps one from beginning until the change is dropped.
 pub fn change(what: &'static str) -> Change {
+    loop {
+        if let Some(change) = change_within(what, PATIENCE) {
+            return change;
+        }
+        crate::log::warning!("{what}: waiting for the switch under way to end");
+    }
+}
+
+/// As [`change`]; `None` if a round still runs after `limit`.
+pub fn change_within(what: &'static str, limit: Duration) -> Option<Change> {
+    let deadline = Instant::now() + limit;
     let mut round = lock(&ROUND);
     while round.phase != Phase::Idle && gang::is_member() {
         if matches!(round.phase, Phase::Running(_)) {
@@ -56,17 +67,13 @@ pub fn change(what: &'static str) -> Change {
             round = lock(&ROUND);
             continue;
         }
-        let (next, waited) = ENDED
-            .wait_timeout(round, PATIENCE)
-            .unwrap_or_else(PoisonError::into_inner);
-        round = next;
-        if waited.timed_out() {
-            crate::log::warning!("{what}: waiting for the switch under way to end");
-        }
+        let left = deadline.checked_duration_since(Instant::now())?;
+        let waited = ENDED.wait_timeout(round, left);
+        round = waited.unwrap_or_else(PoisonError::into_inner).0;
     }
     round.changes += 1;
     round.changing = what;
-    Change(())
+    Some(Change(()))
 }
 
 impl Drop for Change {

@@ -94,8 +94,11 @@ pub fn start() -> Result<Helpers, StartError> {
     announce().map_err(StartError::Membarrier)?;
     let welcome = join(&channel)?;
     gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);
-    static FORK: Once = Once::new();
-    FORK.call_once(life::install_fork_handler);
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        life::install_fork_handler();
+        life::install_exit_handler();
+    });
 
     let shared = Arc::new(Shared {
         channel: Mutex::new(Arc::new(channel)),

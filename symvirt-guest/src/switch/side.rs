@@ -18,7 +18,7 @@ use crate::object::context::Context;
 use crate::object::lock;
 use crate::object::route::{Reals, Route};
 use crate::object::worker::{Worker, real_address};
-use crate::process::gang;
+use crate::process::{environment, gang};
 use crate::real::real;
 
 /// How long endpoints may take to wire up before the rank votes no.
@@ -97,6 +97,7 @@ impl Side {
             table: Vec::new(),
         };
         let ours: Vec<_> = lock(&gang::STATE.contexts).clone();
+        let _environment = environment::hold();
         for pointer in ours {
             if let Err(error) = side.build_context(pointer.0) {
                 side.destroy();
