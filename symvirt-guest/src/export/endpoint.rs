@@ -1,19 +1,18 @@
 //! Endpoints.
 
 use std::ffi::{c_uint, c_void};
+use std::ptr;
 
 use symvirt_ffi::flags::{close, dt, op};
 use symvirt_ffi::ucp::{EpParams, RequestParam};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::flush::send_callback;
 use super::rarely;
 use crate::gate;
 use crate::object::handle;
-use crate::object::request::Callback;
 use crate::process::endpoints;
 use crate::real::real;
-use crate::transfer::options::Options;
+use crate::transfer::begin::plain;
 
 /// # Safety
 /// As UCX's.
@@ -51,7 +50,7 @@ pub unsafe extern "C" fn ucp_ep_close_nbx(
             return (real().ep_close_nbx)(endpoint, param);
         };
         let _passage = gate::enter();
-        endpoints::close(ours, &Options::read(param, send_callback))
+        endpoints::close(ours, param)
     }
 }
 
@@ -66,17 +65,17 @@ pub unsafe extern "C" fn ucp_ep_close_nb(endpoint: *mut c_void, mode: c_uint) ->
                 or StatusPtr::from_status(Status::UNSUPPORTED));
         };
         let _passage = gate::enter();
-        endpoints::close(ours, &close_options(mode))
+        endpoints::close(ours, &close_param(mode))
     }
 }
 
-fn close_options(mode: c_uint) -> Options {
-    let mut options = Options::plain(dt::BYTES, Callback::None);
+fn close_param(mode: c_uint) -> RequestParam {
+    let mut param = plain(dt::BYTES, ptr::null());
     if mode == close::MODE_FORCE {
-        options.mask |= op::FLAGS;
-        options.flags = close::FLAG_FORCE;
+        param.op_attr_mask |= op::FLAGS;
+        param.flags = close::FLAG_FORCE;
     }
-    options
+    param
 }
 
 /// # Safety
@@ -100,7 +99,7 @@ pub unsafe extern "C" fn ucp_ep_destroy(endpoint: *mut c_void) {
         let worker = ours.worker;
         let started = {
             let _passage = gate::enter();
-            endpoints::close(ours, &close_options(close::MODE_FLUSH))
+            endpoints::close(ours, &close_param(close::MODE_FLUSH))
         };
         super::flush::wait(&*worker, started);
     }

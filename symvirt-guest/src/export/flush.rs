@@ -2,42 +2,42 @@
 //! wait outside the gate between two looks, so that a switch never waits for them.
 
 use std::ffi::{c_uint, c_void};
+use std::ptr;
 
 use symvirt_ffi::flags::dt;
-use symvirt_ffi::ucp::{RequestParam, SendCallback, SendNbxCallback};
+use symvirt_ffi::ucp::{RequestParam, SendCallback};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
+use super::send::raw;
 use crate::gate;
 use crate::object::endpoint::Endpoint;
 use crate::object::handle;
-use crate::object::request::{self, Callback, Request};
+use crate::object::request::{self, Request};
 use crate::object::worker::Worker;
 use crate::real::real;
-use crate::transfer::options::Options;
+use crate::transfer::begin::plain;
 use crate::transfer::send;
 
-/// The callback of an `nbx` operation that is not a receive.
-pub fn send_callback(callback: *const c_void) -> Callback {
-    // SAFETY: UCP's contract: the callback of such an operation has this type, or is null.
-    Callback::SendNbx(unsafe { std::mem::transmute::<*const c_void, SendNbxCallback>(callback) })
-}
-
-fn flush_worker(worker: &Worker, options: &Options) -> StatusPtr {
+/// # Safety
+/// `param` is the application's.
+unsafe fn flush_worker(worker: &Worker, param: *const RequestParam) -> StatusPtr {
     let _passage = gate::enter();
     // SAFETY: inside the gate, on the real worker in use.
     unsafe {
-        send::operation(worker, options, |param| {
+        send::operation(worker, param, |param| {
             (real().worker_flush_nbx)(worker.real(), param)
         })
     }
 }
 
-fn flush_endpoint(endpoint: &Endpoint, options: &Options) -> StatusPtr {
+/// # Safety
+/// `param` is the application's.
+unsafe fn flush_endpoint(endpoint: &Endpoint, param: *const RequestParam) -> StatusPtr {
     let _passage = gate::enter();
     // SAFETY: inside the gate, on the real endpoint in use; a worker outlives its endpoints.
     unsafe {
-        send::operation(&*endpoint.worker, options, |param| {
+        send::operation(&*endpoint.worker, param, |param| {
             (real().ep_flush_nbx)(endpoint.real(), param)
         })
     }
@@ -61,7 +61,7 @@ pub unsafe fn wait(worker: &Worker, started: StatusPtr) -> Status {
         let _passage = gate::enter();
         if status != Status::INPROGRESS {
             // SAFETY: complete, and freed once.
-            unsafe { request::free(request, false) };
+            unsafe { request::free(request) };
             return status;
         }
         worker.deferred.deliver();
@@ -70,8 +70,8 @@ pub unsafe fn wait(worker: &Worker, started: StatusPtr) -> Status {
     }
 }
 
-fn plain() -> Options {
-    Options::plain(dt::BYTES, Callback::None)
+fn no_callback() -> RequestParam {
+    plain(dt::BYTES, ptr::null())
 }
 
 /// # Safety
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn ucp_worker_flush_nbx(
     unsafe {
         match handle::worker(worker) {
             None => (real().worker_flush_nbx)(worker, param),
-            Some(ours) => flush_worker(ours, &Options::read(param, send_callback)),
+            Some(ours) => flush_worker(ours, param),
         }
     }
 }
@@ -104,7 +104,7 @@ pub unsafe extern "C" fn ucp_worker_flush_nb(
             None => rarely!(ucp_worker_flush_nb(
                     worker => *mut c_void, flags => c_uint, callback => SendCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED)),
-            Some(ours) => flush_worker(ours, &Options::plain(dt::BYTES, Callback::Send(callback))),
+            Some(ours) => flush_worker(ours, &plain(dt::BYTES, raw(callback))),
         }
     }
 }
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn ucp_worker_flush(worker: *mut c_void) -> Status {
         match handle::worker(worker) {
             None => rarely!(ucp_worker_flush(worker => *mut c_void) -> Status,
                 or Status::UNSUPPORTED),
-            Some(ours) => wait(ours, flush_worker(ours, &plain())),
+            Some(ours) => wait(ours, flush_worker(ours, &no_callback())),
         }
     }
 }
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn ucp_worker_fence(worker: *mut c_void) -> Status {
         match handle::worker(worker) {
             None => rarely!(ucp_worker_fence(worker => *mut c_void) -> Status,
                 or Status::UNSUPPORTED),
-            Some(ours) => wait(ours, flush_worker(ours, &plain())),
+            Some(ours) => wait(ours, flush_worker(ours, &no_callback())),
         }
     }
 }
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn ucp_ep_flush_nbx(
     unsafe {
         match handle::endpoint(endpoint) {
             None => (real().ep_flush_nbx)(endpoint, param),
-            Some(ours) => flush_endpoint(ours, &Options::read(param, send_callback)),
+            Some(ours) => flush_endpoint(ours, param),
         }
     }
 }
@@ -170,9 +170,7 @@ pub unsafe extern "C" fn ucp_ep_flush_nb(
             None => rarely!(ucp_ep_flush_nb(
                     endpoint => *mut c_void, flags => c_uint, callback => SendCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED)),
-            Some(ours) => {
-                flush_endpoint(ours, &Options::plain(dt::BYTES, Callback::Send(callback)))
-            }
+            Some(ours) => flush_endpoint(ours, &plain(dt::BYTES, raw(callback))),
         }
     }
 }
@@ -186,7 +184,7 @@ pub unsafe extern "C" fn ucp_ep_flush(endpoint: *mut c_void) -> Status {
         match handle::endpoint(endpoint) {
             None => rarely!(ucp_ep_flush(endpoint => *mut c_void) -> Status,
                 or Status::UNSUPPORTED),
-            Some(ours) => wait(&*ours.worker, flush_endpoint(ours, &plain())),
+            Some(ours) => wait(&*ours.worker, flush_endpoint(ours, &no_callback())),
         }
     }
 }

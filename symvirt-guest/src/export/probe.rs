@@ -7,14 +7,12 @@ use symvirt_ffi::ucp::{Datatype, RequestParam, Tag, TagRecvCallback, TagRecvInfo
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
-use super::receive::receive_callback;
+use super::receive::plain_receive;
 use crate::gate;
 use crate::object::handle;
 use crate::object::message::Body;
-use crate::object::request::Callback;
 use crate::object::worker::Worker;
 use crate::real::real;
-use crate::transfer::options::Options;
 use crate::transfer::receive::receive_message;
 
 /// # Safety
@@ -88,8 +86,11 @@ pub unsafe extern "C" fn ucp_tag_msg_recv_nbx(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_msg_recv_nbx)(worker, buffer, count, message, param);
         };
-        let options = Options::read(param, receive_callback);
-        receive_probed(ours, buffer, count, message, &options, true)
+        let _passage = gate::enter();
+        match ours.messages.take(message) {
+            None => StatusPtr::from_status(Status::INVALID_PARAM),
+            Some(message) => receive_message(ours, buffer, count, message, param),
+        }
     }
 }
 
@@ -106,33 +107,13 @@ pub unsafe extern "C" fn ucp_tag_msg_recv_nb(
 ) -> StatusPtr {
     // SAFETY: the application's arguments.
     unsafe {
-        let Some(ours) = handle::worker(worker) else {
+        if handle::worker(worker).is_none() {
             return rarely!(ucp_tag_msg_recv_nb(
                     worker => *mut c_void, buffer => *mut c_void, count => usize,
                     datatype => Datatype, message => *mut c_void, callback => TagRecvCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED));
-        };
-        let options = Options::plain(datatype, Callback::Recv(callback));
-        receive_probed(ours, buffer, count, message, &options, false)
-    }
-}
-
-/// # Safety
-/// The arguments are those of a receive of a probed message.
-unsafe fn receive_probed(
-    worker: &Worker,
-    buffer: *mut c_void,
-    count: usize,
-    message: *mut c_void,
-    options: &Options,
-    immediate: bool,
-) -> StatusPtr {
-    let _passage = gate::enter();
-    match worker.messages.take(message) {
-        None => StatusPtr::from_status(Status::INVALID_PARAM),
-        // SAFETY: inside the gate, with the application's arguments.
-        Some(message) => unsafe {
-            receive_message(worker, buffer, count, message, options, immediate)
-        },
+        }
+        let param = plain_receive(datatype, callback);
+        ucp_tag_msg_recv_nbx(worker, buffer, count, message, &raw const param)
     }
 }

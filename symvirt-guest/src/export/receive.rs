@@ -1,24 +1,19 @@
 //! Tagged receives, in all variants.
 
 use std::ffi::c_void;
+use std::ptr;
 
 use symvirt_ffi::flags::op;
-use symvirt_ffi::ucp::{Datatype, RequestParam, Tag, TagRecvCallback, TagRecvNbxCallback};
+use symvirt_ffi::ucp::{Datatype, RequestParam, Tag, TagRecvCallback};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
 use crate::gate;
 use crate::object::handle;
-use crate::object::request::Callback;
+use crate::object::worker::Worker;
 use crate::real::real;
-use crate::transfer::options::Options;
+use crate::transfer::begin::plain;
 use crate::transfer::receive::receive;
-
-/// The callback of an `nbx` receive.
-pub fn receive_callback(callback: *const c_void) -> Callback {
-    // SAFETY: UCP's contract: the callback of a tagged receive has this type, or is null.
-    Callback::RecvNbx(unsafe { std::mem::transmute::<*const c_void, TagRecvNbxCallback>(callback) })
-}
 
 /// # Safety
 /// As UCX's.
@@ -36,10 +31,39 @@ pub unsafe extern "C" fn ucp_tag_recv_nbx(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_recv_nbx)(worker, buffer, count, tag, mask, param);
         };
-        let options = Options::read(param, receive_callback);
-        let _passage = gate::enter();
-        receive(ours, buffer, count, tag, mask, &options, true)
+        if !ours.shared
+            && let Some(_passage) = gate::enter_at_once()
+        {
+            return receive(ours, buffer, count, tag, mask, param, false);
+        }
+        receive_at_length(ours, buffer, count, tag, mask, param)
     }
+}
+
+/// A receive that is not alone: the worker is shared, or the gate is closed or passed already.
+///
+/// # Safety
+/// The application's arguments.
+#[cold]
+unsafe fn receive_at_length(
+    worker: &Worker,
+    buffer: *mut c_void,
+    count: usize,
+    tag: Tag,
+    mask: Tag,
+    param: *const RequestParam,
+) -> StatusPtr {
+    let _passage = gate::enter();
+    // SAFETY: by the caller's promise.
+    unsafe { receive(worker, buffer, count, tag, mask, param, worker.shared) }
+}
+
+/// Parameters of an `nb` receive, which tells every completion by its callback.
+pub fn plain_receive(datatype: Datatype, callback: TagRecvCallback) -> RequestParam {
+    let callback = callback.map_or(ptr::null(), |callback| callback as *const c_void);
+    let mut param = plain(datatype, callback);
+    param.op_attr_mask |= op::NO_IMM_CMPL;
+    param
 }
 
 /// # Safety
@@ -56,15 +80,14 @@ pub unsafe extern "C" fn ucp_tag_recv_nb(
 ) -> StatusPtr {
     // SAFETY: the application's arguments.
     unsafe {
-        let Some(ours) = handle::worker(worker) else {
+        if handle::worker(worker).is_none() {
             return rarely!(ucp_tag_recv_nb(
                     worker => *mut c_void, buffer => *mut c_void, count => usize,
                     datatype => Datatype, tag => Tag, mask => Tag, callback => TagRecvCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED));
-        };
-        let options = Options::plain(datatype, Callback::Recv(callback));
-        let _passage = gate::enter();
-        receive(ours, buffer, count, tag, mask, &options, false)
+        }
+        let param = plain_receive(datatype, callback);
+        ucp_tag_recv_nbx(worker, buffer, count, tag, mask, &raw const param)
     }
 }
 
@@ -82,18 +105,17 @@ pub unsafe extern "C" fn ucp_tag_recv_nbr(
 ) -> Status {
     // SAFETY: the application's arguments; `request` has the memory it was told to provide.
     unsafe {
-        let Some(ours) = handle::worker(worker) else {
+        if handle::worker(worker).is_none() {
             return rarely!(ucp_tag_recv_nbr(
                     worker => *mut c_void, buffer => *mut c_void, count => usize,
                     datatype => Datatype, tag => Tag, mask => Tag, request => *mut c_void,
                 ) -> Status, or Status::UNSUPPORTED);
-        };
-        let mut options = Options::plain(datatype, Callback::None);
-        options.mask |= op::REQUEST | op::NO_IMM_CMPL;
-        options.user_request = request;
-        let _passage = gate::enter();
+        }
+        let mut param = plain_receive(datatype, None);
+        param.op_attr_mask |= op::REQUEST;
+        param.request = request;
         // The status of a receive that was posted is in the request only, as with UCX.
-        match receive(ours, buffer, count, tag, mask, &options, false).status() {
+        match ucp_tag_recv_nbx(worker, buffer, count, tag, mask, &raw const param).status() {
             status if status.is_error() => status,
             _ => Status::OK,
         }

@@ -4,14 +4,14 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-use symvirt_ffi::flags::request_attr;
+use symvirt_ffi::flags::{op, request_attr};
 use symvirt_ffi::ucp::{RequestAttr, TagRecvInfo};
 use symvirt_ffi::ucs::Status;
 
 use super::rarely;
 use crate::gate;
 use crate::object::handle;
-use crate::object::request::{self, COMPLETE, Callback, FIRED, RETURNED, Request};
+use crate::object::request::{self, COMPLETE, FIRED, RETURNED, Request};
 use crate::real::real;
 
 /// # Safety
@@ -78,7 +78,10 @@ pub unsafe extern "C" fn ucp_request_query(request: *mut c_void, attr: *mut Requ
             (*attr).status = (*ours).visible_status();
         }
         if asked & request_attr::MEM_TYPE != 0 {
-            (*attr).mem_type = (*ours).posting.memory_type.unwrap_or(0);
+            (*attr).mem_type = match (*ours).asked & op::MEMORY_TYPE {
+                0 => 0,
+                _ => (*ours).param.memory_type,
+            };
         }
         let wants_text = request_attr::INFO_STRING | request_attr::INFO_STRING_SIZE;
         if asked & wants_text == wants_text && (*attr).debug_string_size > 0 {
@@ -96,10 +99,7 @@ pub unsafe extern "C" fn ucp_request_free(request: *mut c_void) {
     unsafe {
         match Request::from_user(request) {
             None => (real().request_free)(request),
-            Some(ours) => {
-                let _passage = gate::enter();
-                request::free(ours, false);
-            }
+            Some(ours) => request::free(ours),
         }
     }
 }
@@ -114,10 +114,7 @@ pub unsafe extern "C" fn ucp_request_release(request: *mut c_void) {
             None => {
                 rarely!(ucp_request_release(request => *mut c_void));
             }
-            Some(ours) => {
-                let _passage = gate::enter();
-                request::free(ours, true);
-            }
+            Some(ours) => request::free_early(ours, true),
         }
     }
 }
@@ -151,8 +148,8 @@ pub unsafe extern "C" fn ucp_request_alloc(worker: *mut c_void) -> *mut c_void {
                 or ptr::null_mut());
         };
         let _passage = gate::enter();
-        let request = ours.pool.get(ours);
-        (*request).callback = Callback::None;
+        let request = ours.pool.get(ours, ours.shared);
+        (*request).asked = 0;
         (*request)
             .state
             .store(FIRED | RETURNED | COMPLETE, Ordering::Release);

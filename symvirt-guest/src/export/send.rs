@@ -1,18 +1,18 @@
 //! Tagged sends, in all variants.
 
 use std::ffi::c_void;
+use std::ptr;
 
 use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::{Datatype, RequestParam, SendCallback, Tag};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::flush::send_callback;
 use super::rarely;
 use crate::gate;
+use crate::object::endpoint::Endpoint;
 use crate::object::handle;
-use crate::object::request::Callback;
 use crate::real::real;
-use crate::transfer::options::Options;
+use crate::transfer::begin::plain;
 use crate::transfer::send::{send, send_sync};
 
 /// # Safety
@@ -25,14 +25,37 @@ pub unsafe extern "C" fn ucp_tag_send_nbx(
     tag: Tag,
     param: *const RequestParam,
 ) -> StatusPtr {
-    // SAFETY: the application's arguments.
+    // SAFETY: the application's arguments; a worker outlives its endpoints.
     unsafe {
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().tag_send_nbx)(endpoint, buffer, count, tag, param);
         };
-        let options = Options::read(param, send_callback);
-        let _passage = gate::enter();
-        send(ours, buffer, count, tag, &options)
+        if !(*ours.worker).shared
+            && let Some(_passage) = gate::enter_at_once()
+        {
+            return send(ours, buffer, count, tag, param, false);
+        }
+        send_at_length(ours, buffer, count, tag, param)
+    }
+}
+
+/// A send that is not alone: the worker is shared, or the gate is closed or passed already.
+///
+/// # Safety
+/// The application's arguments.
+#[cold]
+unsafe fn send_at_length(
+    endpoint: &Endpoint,
+    buffer: *const c_void,
+    count: usize,
+    tag: Tag,
+    param: *const RequestParam,
+) -> StatusPtr {
+    let _passage = gate::enter();
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        let shared = (*endpoint.worker).shared;
+        send(endpoint, buffer, count, tag, param, shared)
     }
 }
 
@@ -49,16 +72,20 @@ pub unsafe extern "C" fn ucp_tag_send_nb(
 ) -> StatusPtr {
     // SAFETY: the application's arguments.
     unsafe {
-        let Some(ours) = handle::endpoint(endpoint) else {
+        if handle::endpoint(endpoint).is_none() {
             return rarely!(ucp_tag_send_nb(
                     endpoint => *mut c_void, buffer => *const c_void, count => usize,
                     datatype => Datatype, tag => Tag, callback => SendCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED));
-        };
-        let options = Options::plain(datatype, Callback::Send(callback));
-        let _passage = gate::enter();
-        send(ours, buffer, count, tag, &options)
+        }
+        let param = plain(datatype, raw(callback));
+        ucp_tag_send_nbx(endpoint, buffer, count, tag, &raw const param)
     }
+}
+
+/// The callback of an `nb` variant, null if there is none.
+pub fn raw(callback: SendCallback) -> *const c_void {
+    callback.map_or(ptr::null(), |callback| callback as *const c_void)
 }
 
 /// # Safety
@@ -74,17 +101,18 @@ pub unsafe extern "C" fn ucp_tag_send_nbr(
 ) -> Status {
     // SAFETY: the application's arguments; `request` has the memory it was told to provide.
     unsafe {
-        let Some(ours) = handle::endpoint(endpoint) else {
+        if handle::endpoint(endpoint).is_none() {
             return rarely!(ucp_tag_send_nbr(
                     endpoint => *mut c_void, buffer => *const c_void, count => usize,
                     datatype => Datatype, tag => Tag, request => *mut c_void,
                 ) -> Status, or Status::UNSUPPORTED);
+        }
+        let param = RequestParam {
+            op_attr_mask: op::DATATYPE | op::REQUEST,
+            request,
+            ..plain(datatype, ptr::null())
         };
-        let mut options = Options::plain(datatype, Callback::None);
-        options.mask |= op::REQUEST;
-        options.user_request = request;
-        let _passage = gate::enter();
-        send(ours, buffer, count, tag, &options).status()
+        ucp_tag_send_nbx(endpoint, buffer, count, tag, &raw const param).status()
     }
 }
 
@@ -103,9 +131,8 @@ pub unsafe extern "C" fn ucp_tag_send_sync_nbx(
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().tag_send_sync_nbx)(endpoint, buffer, count, tag, param);
         };
-        let options = Options::read(param, send_callback);
         let _passage = gate::enter();
-        send_sync(ours, buffer, count, tag, &options)
+        send_sync(ours, buffer, count, tag, param)
     }
 }
 
@@ -122,14 +149,13 @@ pub unsafe extern "C" fn ucp_tag_send_sync_nb(
 ) -> StatusPtr {
     // SAFETY: the application's arguments.
     unsafe {
-        let Some(ours) = handle::endpoint(endpoint) else {
+        if handle::endpoint(endpoint).is_none() {
             return rarely!(ucp_tag_send_sync_nb(
                     endpoint => *mut c_void, buffer => *const c_void, count => usize,
                     datatype => Datatype, tag => Tag, callback => SendCallback,
                 ) -> StatusPtr, or StatusPtr::from_status(Status::UNSUPPORTED));
-        };
-        let options = Options::plain(datatype, Callback::Send(callback));
-        let _passage = gate::enter();
-        send_sync(ours, buffer, count, tag, &options)
+        }
+        let param = plain(datatype, raw(callback));
+        ucp_tag_send_sync_nbx(endpoint, buffer, count, tag, &raw const param)
     }
 }

@@ -15,11 +15,18 @@ pub struct Passage {
 /// application callback that calls UCP) and a helper pass at once.
 #[inline(always)]
 pub fn enter() -> Passage {
-    let mode = tls::mode();
-    if mode.get() == Mode::Idle && GATE.try_enter(mode) {
-        return Passage { leave: true };
+    match enter_at_once() {
+        Some(passage) => passage,
+        None => enter_slowly(tls::mode()),
     }
-    enter_slowly(mode)
+}
+
+/// Passes the process's gate if it is open and the thread is outside: the short way, on which the
+/// compiler knows that the passage ends with its drop.
+#[inline(always)]
+pub fn enter_at_once() -> Option<Passage> {
+    let mode = tls::mode();
+    (mode.get() == Mode::Idle && GATE.try_enter(mode)).then(|| Passage { leave: true })
 }
 
 #[cold]

@@ -37,8 +37,9 @@ impl Deferred {
             std::mem::take(&mut *queue)
         };
         for &request in &waiting {
-            // SAFETY: each has fired and was queued once; we are on an application thread.
-            unsafe { request::deliver(request) };
+            // SAFETY: each has fired and was queued once; we are on an application thread. A worker
+            // outlives its requests.
+            unsafe { request::deliver(request, (*request).kind, (*(*request).worker).shared) };
         }
         waiting.len() as u32
     }

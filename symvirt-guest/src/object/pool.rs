@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use symvirt_ffi::ucp::RequestInit;
 
 use super::lock;
-use super::request::{HEADER, Request, USER_OWNED};
+use super::request::{HEADER, Request};
 use super::worker::Worker;
 
 const PER_SLAB: usize = 64;
@@ -24,11 +24,10 @@ pub struct RequestSpec {
     pub cleanup: RequestInit,
 }
 
-/// Free requests. Guarded by the gate's exclusion and, where application threads share the
-/// worker, by the lock.
+/// Free requests, their state zero. Helpers stay away: only application threads take and return,
+/// one at a time, or, where they share the worker, under the lock.
 pub struct Pool {
     spec: RequestSpec,
-    shared: bool,
     guard: Mutex<()>,
     state: UnsafeCell<State>,
 }
@@ -39,26 +38,24 @@ struct State {
 }
 
 impl Pool {
-    pub fn new(spec: RequestSpec, shared: bool) -> Pool {
+    pub fn new(spec: RequestSpec) -> Pool {
         let state = State {
             free: ptr::null_mut(),
             slabs: Vec::new(),
         };
         Pool {
             spec,
-            shared,
             guard: Mutex::new(()),
             state: UnsafeCell::new(state),
         }
     }
 
     #[inline(always)]
-    fn with<R>(&self, body: impl FnOnce(&mut State) -> R) -> R {
-        if self.shared {
+    fn with<R>(&self, shared: bool, body: impl FnOnce(&mut State) -> R) -> R {
+        if shared {
             return self.with_lock(body);
         }
-        // SAFETY: only one thread at a time may use an unshared worker, and the helper touches it
-        // under the closed gate alone.
+        // SAFETY: only one thread at a time may use an unshared worker.
         body(unsafe { &mut *self.state.get() })
     }
 
@@ -70,10 +67,10 @@ impl Pool {
         body(unsafe { &mut *self.state.get() })
     }
 
-    /// A request of the pool, or null when there is no memory. Its fields are stale.
+    /// A request of the pool. Its fields are stale, but for the worker, the state and the mark.
     #[inline(always)]
-    pub fn get(&self, worker: *const Worker) -> *mut Request {
-        self.with(|state| {
+    pub fn get(&self, worker: &Worker, shared: bool) -> *mut Request {
+        self.with(shared, |state| {
             if state.free.is_null() {
                 self.grow(state, worker);
             }
@@ -84,15 +81,13 @@ impl Pool {
         })
     }
 
-    /// Takes a request back; memory of the application's own is left alone.
+    /// Takes a request of this pool back.
     #[inline(always)]
-    pub fn put(&self, request: *mut Request) {
-        // SAFETY: a request of this pool, or one in the application's memory, that nobody uses.
+    pub fn put(&self, request: *mut Request, shared: bool) {
+        // SAFETY: nobody else uses it any more.
         let header = unsafe { &mut *request };
-        if header.state.load(Ordering::Relaxed) & USER_OWNED != 0 {
-            return;
-        }
-        self.with(|state| {
+        header.state.store(0, Ordering::Relaxed);
+        self.with(shared, |state| {
             header.next = state.free;
             state.free = request;
         });

@@ -16,14 +16,14 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use symvirt_ffi::ucp::{
-    Datatype, SendCallback, SendNbxCallback, Tag, TagRecvCallback, TagRecvInfo, TagRecvNbxCallback,
-};
-use symvirt_ffi::ucs::{MemoryType, Status};
+use symvirt_ffi::flags::op;
+use symvirt_ffi::ucp::{RequestParam, Tag, TagRecvInfo};
+use symvirt_ffi::ucs::Status;
 
 use super::handle::Mark;
 use super::syncs::Ended;
 use super::worker::Worker;
+use crate::gate;
 use crate::real::real;
 
 /// The completion has come.
@@ -37,15 +37,10 @@ pub const RELEASED: u32 = 8;
 /// The memory belongs to the application (`nbr`, `UCP_OP_ATTR_FIELD_REQUEST`).
 pub const USER_OWNED: u32 = 16;
 
-/// What to call at completion.
-#[derive(Clone, Copy)]
-pub enum Callback {
-    None,
-    Send(SendCallback),
-    SendNbx(SendNbxCallback),
-    Recv(TagRecvCallback),
-    RecvNbx(TagRecvNbxCallback),
-}
+/// Any callback of UCP's operations. All begin with request and status; then come the user data,
+/// and before them, of a receive, its description. A function that takes fewer arguments ignores
+/// the registers of the others (System V ABI for x86-64, section 3.2.3); UCX relies on that too.
+type Callback = unsafe extern "C" fn(*mut c_void, Status, *mut c_void, *mut c_void);
 
 /// What a request is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,13 +55,11 @@ pub enum Kind {
     MessageReceive,
 }
 
-/// A receive's arguments: the recipe to post it again.
+/// A receive's arguments: with the request's `param`, the recipe to post it again.
 #[derive(Clone, Copy)]
 pub struct Posting {
     pub buffer: *mut c_void,
     pub count: usize,
-    pub datatype: Datatype,
-    pub memory_type: Option<MemoryType>,
     pub tag: Tag,
     pub mask: Tag,
 }
@@ -74,17 +67,22 @@ pub struct Posting {
 /// The header before the application's area.
 #[repr(C)]
 pub struct Request {
+    /// The application's parameters as the real library gets them: callback and user data are
+    /// ours. Only what the mask announces is valid, and `recv_info` if `asked` announces it.
+    pub param: RequestParam,
+    pub posting: Posting,
+    /// Links of the one list the request is on: pool or posted.
+    pub next: *mut Request,
+    pub previous: *mut Request,
     /// The real request while the operation is under way.
     pub real: *mut c_void,
     pub worker: *const Worker,
-    /// Links of the one list the request is on: pool, posted or deferred.
-    pub next: *mut Request,
-    pub previous: *mut Request,
-    pub posting: Posting,
     pub info: TagRecvInfo,
-    pub callback: Callback,
-    pub user_data: *mut c_void,
+    /// `op_attr_mask` of the application; it announces `callback` and `user_data`.
+    pub asked: u32,
     pub kind: Kind,
+    pub callback: *const c_void,
+    pub user_data: *mut c_void,
     pub status: AtomicI32,
     pub state: AtomicU32,
     /// Last, so that it stands right before the application's area.
@@ -104,29 +102,54 @@ impl Request {
     /// A header with nothing under way.
     pub fn blank(worker: *const Worker) -> Request {
         Request {
-            real: ptr::null_mut(),
-            worker,
-            next: ptr::null_mut(),
-            previous: ptr::null_mut(),
+            param: RequestParam {
+                op_attr_mask: 0,
+                flags: 0,
+                request: ptr::null_mut(),
+                cb: ptr::null(),
+                datatype: 0,
+                user_data: ptr::null_mut(),
+                reply_buffer: ptr::null_mut(),
+                memory_type: 0,
+                recv_info: ptr::null_mut(),
+                memh: ptr::null_mut(),
+            },
             posting: Posting {
                 buffer: ptr::null_mut(),
                 count: 0,
-                datatype: 0,
-                memory_type: None,
                 tag: 0,
                 mask: 0,
             },
-            info: TagRecvInfo {
-                sender_tag: 0,
-                length: 0,
-            },
-            callback: Callback::None,
-            user_data: ptr::null_mut(),
+            next: ptr::null_mut(),
+            previous: ptr::null_mut(),
+            real: ptr::null_mut(),
+            worker,
+            info: TagRecvInfo::default(),
+            asked: 0,
             kind: Kind::Operation,
+            callback: ptr::null(),
+            user_data: ptr::null_mut(),
             status: AtomicI32::new(Status::INPROGRESS.0),
             state: AtomicU32::new(0),
             mark: Mark::Request,
         }
+    }
+
+    /// Makes a header in memory of the application; only what an operation does not write at its
+    /// start anyway is written here.
+    ///
+    /// # Safety
+    /// The memory that `ucp_context_query` asked for lies before `user`.
+    #[inline(always)]
+    pub unsafe fn in_users_memory(worker: &Worker, user: *mut c_void) -> *mut Request {
+        let request = user.cast::<Request>().wrapping_sub(1);
+        // SAFETY: by the caller's promise; fields are written, never read.
+        unsafe {
+            (&raw mut (*request).worker).write(worker);
+            (&raw mut (*request).state).write(AtomicU32::new(USER_OWNED));
+            (&raw mut (*request).mark).write(Mark::Request);
+        }
+        request
     }
 
     /// What the application holds.
@@ -170,33 +193,40 @@ impl Request {
 }
 
 /// A completion has come from the real library. Whoever comes second, completion or return of the
-/// real call, delivers.
+/// real call, delivers. `shared` is the worker's.
 ///
 /// # Safety
-/// `request` is an operation under way on a live worker; called once per operation.
+/// `request` is an operation of this kind under way on `worker`; called once per operation.
 #[inline(always)]
-pub unsafe fn fired(request: *mut Request, status: Status) {
+pub unsafe fn fired(
+    request: *mut Request,
+    worker: &Worker,
+    status: Status,
+    kind: Kind,
+    shared: bool,
+) {
     // SAFETY: by the caller's promise, here and below.
-    let (header, worker) = unsafe { (&mut *request, &*(*request).worker) };
+    let header = unsafe { &mut *request };
     header.status.store(status.0, Ordering::Relaxed);
-    if header.set(FIRED, worker.shared) & RETURNED == 0 {
+    if header.set(FIRED, shared) & RETURNED == 0 {
         return;
     }
     free_real(header);
-    if header.kind != Kind::Receive {
+    if kind != Kind::Receive {
         worker.traffic.operation_ended();
     }
-    if header.kind == Kind::SyncSend && worker.syncs.ended(request) == Ended::Unproved {
+    if kind == Kind::SyncSend && worker.syncs.ended(request) == Ended::Unproved {
         return;
     }
     if crate::tls::is_helper() {
         worker.deferred.push(request);
     } else {
         // SAFETY: on an application thread that is inside the gate.
-        unsafe { deliver(request) };
+        unsafe { deliver(request, kind, shared) };
     }
 }
 
+#[inline(always)]
 fn free_real(header: &mut Request) {
     let real_request = std::mem::replace(&mut header.real, ptr::null_mut());
     // SAFETY: a request that the real library returned and that was not freed yet.
@@ -217,16 +247,21 @@ pub fn take_back(header: &mut Request) {
 /// # Safety
 /// As for [`fired`].
 #[inline(always)]
-pub unsafe fn returned(request: *mut Request, real_request: *mut c_void) -> bool {
-    // SAFETY: by the caller's promise, here and below.
-    let (header, worker) = unsafe { (&mut *request, &*(*request).worker) };
+pub unsafe fn returned(
+    request: *mut Request,
+    worker: &Worker,
+    real_request: *mut c_void,
+    kind: Kind,
+    shared: bool,
+) -> bool {
+    // SAFETY: by the caller's promise.
+    let header = unsafe { &mut *request };
     header.real = real_request;
-    let before = header.set(RETURNED, worker.shared);
-    if before & FIRED != 0 {
+    if header.set(RETURNED, shared) & FIRED != 0 {
         free_real(header);
         return false;
     }
-    if header.kind != Kind::Receive {
+    if kind != Kind::Receive {
         worker.traffic.operation_started();
     }
     true
@@ -235,48 +270,64 @@ pub unsafe fn returned(request: *mut Request, real_request: *mut c_void) -> bool
 /// Tells the application: callback, then the visible status, in UCX's order.
 ///
 /// # Safety
-/// `request` has fired; called once, on an application thread.
-pub unsafe fn deliver(request: *mut Request) {
+/// `request` is of this kind and has fired; called once, on an application thread.
+#[inline(always)]
+pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
     // SAFETY: by the caller's promise.
     let header = unsafe { &mut *request };
-    let status = Status(header.status.load(Ordering::Relaxed));
-    let user = Request::user(request);
-    // SAFETY: callbacks that the application gave for this operation, with its own user data.
-    unsafe {
-        match header.callback {
-            Callback::Send(Some(callback)) => callback(user, status),
-            Callback::SendNbx(Some(callback)) => callback(user, status, header.user_data),
-            Callback::Recv(Some(callback)) => callback(user, status, &raw mut header.info),
-            Callback::RecvNbx(Some(callback)) => {
-                callback(user, status, &raw const header.info, header.user_data);
+    if header.asked & op::CALLBACK != 0 && !header.callback.is_null() {
+        let (third, fourth) = match kind {
+            Kind::Operation | Kind::SyncSend => (header.user_data, ptr::null_mut()),
+            Kind::Receive | Kind::MessageReceive => {
+                ((&raw mut header.info).cast(), header.user_data)
             }
-            Callback::None
-            | Callback::Send(None)
-            | Callback::SendNbx(None)
-            | Callback::Recv(None)
-            | Callback::RecvNbx(None) => {}
+        };
+        let status = Status(header.status.load(Ordering::Relaxed));
+        // SAFETY: the callback that the application gave for this operation; see [`Callback`].
+        unsafe {
+            let callback = std::mem::transmute::<*const c_void, Callback>(header.callback);
+            callback(Request::user(request), status, third, fourth);
         }
     }
-    // SAFETY: the worker outlives its requests.
-    let worker = unsafe { &*header.worker };
-    let before = header.set(COMPLETE, worker.shared);
-    if before & (RELEASED | RETURNED) == RELEASED | RETURNED {
-        worker.pool.put(request);
+    if header.set(COMPLETE, shared) & (RELEASED | USER_OWNED) == RELEASED {
+        // SAFETY: the worker outlives its requests.
+        unsafe { &*header.worker }.pool.put(request, shared);
     }
 }
 
-/// The application frees the request; its callback is not called any more.
+/// The application frees the request. What is complete nobody else touches any more, a switch
+/// included: that needs no passage through the gate.
 ///
 /// # Safety
 /// `request` is live and of ours, and not freed before.
-pub unsafe fn free(request: *mut Request, keep_callback: bool) {
+#[inline(always)]
+pub unsafe fn free(request: *mut Request) {
+    // SAFETY: by the caller's promise; the worker outlives its requests.
+    let (header, worker) = unsafe { (&*request, &*(*request).worker) };
+    let state = header.state.load(Ordering::Acquire);
+    if state & (COMPLETE | USER_OWNED) == COMPLETE && !worker.shared {
+        worker.pool.put(request, false);
+    } else {
+        // SAFETY: by the caller's promise.
+        unsafe { free_early(request, false) };
+    }
+}
+
+/// The application frees a request that may still be under way. Unless the callback is kept, it
+/// is not called any more.
+///
+/// # Safety
+/// As [`free`].
+#[cold]
+#[inline(never)]
+pub unsafe fn free_early(request: *mut Request, keep_callback: bool) {
+    let _passage = gate::enter();
     // SAFETY: by the caller's promise; the worker outlives its requests.
     let (header, worker) = unsafe { (&mut *request, &*(*request).worker) };
     if !keep_callback {
-        header.callback = Callback::None;
+        header.asked &= !op::CALLBACK;
     }
-    let before = header.set(RELEASED, worker.shared);
-    if before & COMPLETE != 0 {
-        worker.pool.put(request);
+    if header.set(RELEASED, worker.shared) & (COMPLETE | USER_OWNED) == COMPLETE {
+        worker.pool.put(request, worker.shared);
     }
 }

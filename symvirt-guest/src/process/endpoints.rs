@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
 use symvirt_ffi::flags::{close, ep_param, op};
-use symvirt_ffi::ucp::{EpParams, ErrHandler};
+use symvirt_ffi::ucp::{EpParams, ErrHandler, RequestParam};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::gang;
@@ -14,7 +14,6 @@ use crate::object::endpoint::{Endpoint, copy_params, error_handler};
 use crate::object::route::Route;
 use crate::object::worker::Worker;
 use crate::real::real;
-use crate::transfer::options::Options;
 use crate::transfer::send;
 
 /// How long an endpoint to a peer that has already changed over waits for this process to follow.
@@ -115,20 +114,23 @@ pub unsafe fn create_unmoved(
     }
 }
 
-/// Closes an endpoint as the options say. What it sent stays counted. The real one stays for the
+/// Closes an endpoint as the parameters say. What it sent stays counted. The real one stays for the
 /// next endpoint to that peer, see [`crate::object::route`], unless the route is broken or broken
 /// off by force and nobody else leads over it.
 ///
 /// # Safety
-/// Inside the gate; the application's handle, not used any more.
-pub unsafe fn close(endpoint: &Endpoint, options: &Options) -> StatusPtr {
+/// Inside the gate; the application's handle, not used any more, and its parameters.
+pub unsafe fn close(endpoint: &Endpoint, param: *const RequestParam) -> StatusPtr {
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*endpoint.worker };
     let real_endpoint = endpoint.real();
     gang::retire(endpoint);
     // SAFETY: by the caller's promise.
     unsafe { worker.drop_endpoint(endpoint) };
-    let by_force = options.mask & op::FLAGS != 0 && options.flags & close::FLAG_FORCE != 0;
+    // SAFETY: `flags` only if announced.
+    let by_force = unsafe {
+        (*param).op_attr_mask & op::FLAGS != 0 && (*param).flags & close::FLAG_FORCE != 0
+    };
     let keep = worker.routes.is_sound(real_endpoint) && !by_force;
     let mut is_shared = false;
     worker.each_endpoint(|other| is_shared |= other.real() == real_endpoint);
@@ -137,7 +139,7 @@ pub unsafe fn close(endpoint: &Endpoint, options: &Options) -> StatusPtr {
     }
     // SAFETY: by the caller's promise.
     unsafe {
-        send::operation(worker, options, |param| {
+        send::operation(worker, param, |param| {
             if keep {
                 return (real().ep_flush_nbx)(real_endpoint, param);
             }

@@ -119,13 +119,13 @@ fn redirect(worker: &Worker, twins: Reals, addresses: &HashMap<WorkerId, &[u8]>)
 fn repost(worker: &Worker) {
     for request in worker.posted.snapshot() {
         // SAFETY: taken back, on the list, not seen by the new worker yet.
-        match unsafe { receive::post_real(worker, request) } {
+        match unsafe { receive::post(worker, request, worker.shared) } {
             PostOutcome::Pending => {}
             // A message of the new epoch was there already.
             PostOutcome::Completed => worker.deferred.push(request),
             PostOutcome::Refused(status) => {
                 crate::log::error!("a posted receive is lost: {status}");
-                worker.posted.remove(request);
+                worker.posted.remove(request, worker.shared);
                 // SAFETY: a live request; the application learns of the failure.
                 unsafe { (*request).status.store(status.0, Ordering::Relaxed) };
                 worker.deferred.push(request);

@@ -2,10 +2,10 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`options`] | an operation's options, whichever variant of the C function they came in by |
+//! | [`begin`] | what every operation begins with: a header, and parameters for the real library |
 //! | [`send`] | sends, and what completes as sends do: flushes and closes |
 //! | [`receive`] | receives by tag and of probed messages, from the real side or from our memory |
 
-pub mod options;
+pub mod begin;
 pub mod receive;
 pub mod send;

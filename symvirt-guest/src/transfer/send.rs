@@ -1,68 +1,93 @@
 //! Sends, and what completes as sends do.
+//!
+//! Most small messages are gone when the real call returns: until it is known that one is not,
+//! nothing is written down but what the real library is told.
 
 use std::ffi::c_void;
-use std::ptr;
 
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::options::{Options, PASSED_FLAGS, discard};
+use super::begin::{begin, discard, note};
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
 use crate::object::worker::Worker;
 use crate::real::real;
 
 unsafe extern "C" fn on_done(_: *mut c_void, status: Status, user_data: *mut c_void) {
-    // SAFETY: `user_data` is the request of `operation`.
-    unsafe { request::fired(user_data.cast(), status) };
+    // SAFETY: `user_data` is the request of an operation.
+    unsafe { fired(user_data.cast(), status, Kind::Operation) };
 }
 
-/// Starts an operation other than a receive: `start` calls the real library.
+unsafe extern "C" fn on_matched(_: *mut c_void, status: Status, user_data: *mut c_void) {
+    // SAFETY: `user_data` is the request of a synchronous send.
+    unsafe { fired(user_data.cast(), status, Kind::SyncSend) };
+}
+
+/// # Safety
+/// As [`request::fired`].
+#[inline(always)]
+unsafe fn fired(request: *mut Request, status: Status, kind: Kind) {
+    // SAFETY: by the caller's promise; the worker outlives its requests.
+    unsafe {
+        let worker = &*(*request).worker;
+        request::fired(request, worker, status, kind, worker.shared);
+    }
+}
+
+/// Starts an operation other than a receive: `call` calls the real library.
 ///
 /// # Safety
-/// Inside the gate; `start` passes its argument on to a real operation on `worker`.
-#[inline(always)]
+/// Inside the gate; `call` passes its argument on to a real operation on `worker`, and `param` is
+/// the application's.
 pub unsafe fn operation(
     worker: &Worker,
-    options: &Options,
-    start: impl FnOnce(*const RequestParam) -> StatusPtr,
+    param: *const RequestParam,
+    call: impl FnOnce(*const RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
-    unsafe { begin(worker, options, Kind::Operation, |_, param| start(param)).0 }
+    unsafe {
+        let request = begin(worker, param, on_done as *const c_void, worker.shared);
+        let result = call(&raw const (*request).param);
+        match result.request() {
+            None => discard(worker, request, result.status(), worker.shared),
+            Some(real) => {
+                return started(worker, request, real, param, Kind::Operation);
+            }
+        }
+        result
+    }
 }
 
-/// Starts an operation; says also whether it is under way still.
+/// The real call has returned a request.
 ///
 /// # Safety
-/// As [`operation`].
-#[inline(always)]
-unsafe fn begin(
+/// As [`operation`], just after the call.
+#[cold]
+unsafe fn started(
     worker: &Worker,
-    options: &Options,
+    request: *mut Request,
+    real_request: *mut c_void,
+    param: *const RequestParam,
     kind: Kind,
-    start: impl FnOnce(*mut Request, *const RequestParam) -> StatusPtr,
-) -> (StatusPtr, bool) {
-    let request = options.request(worker, kind);
-    let param = options.real_param(
-        request,
-        on_done as *const c_void,
-        options.mask & PASSED_FLAGS,
-    );
-    let result = start(request, &raw const param);
-    let Some(real_request) = result.request() else {
-        discard(worker, request, result.status());
-        return (result, false);
-    };
-    // SAFETY: started just now.
-    let pending = unsafe { request::returned(request, real_request) };
-    if !pending {
-        // SAFETY: fired, and not delivered; on an application thread.
-        unsafe { request::deliver(request) };
+) -> StatusPtr {
+    let shared = worker.shared;
+    // SAFETY: by the caller's promise; what has fired already is delivered here, on an
+    // application thread.
+    unsafe {
+        note(&mut *request, param, kind);
+        if !request::returned(request, worker, real_request, kind, shared) {
+            if kind == Kind::SyncSend {
+                worker.syncs.forget(request);
+            }
+            request::deliver(request, kind, shared);
+        }
     }
-    (StatusPtr(Request::user(request)), pending)
+    StatusPtr(Request::user(request))
 }
 
-/// Sends `count` elements to the endpoint's peer, and counts the message.
+/// Sends `count` elements to the endpoint's peer, and counts the message. `shared` is the
+/// worker's.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of a tagged send.
@@ -72,20 +97,25 @@ pub unsafe fn send(
     buffer: *const c_void,
     count: usize,
     tag: u64,
-    options: &Options,
+    param: *const RequestParam,
+    shared: bool,
 ) -> StatusPtr {
-    // SAFETY: a worker outlives its endpoints.
-    let worker = unsafe { &*endpoint.worker };
-    // SAFETY: by the caller's promise.
-    let result = unsafe {
-        operation(worker, options, |param| {
-            (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, param)
-        })
-    };
-    if result.request().is_some() || result == StatusPtr::OK {
-        endpoint.count_sent(worker.shared);
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        let worker = &*endpoint.worker;
+        let request = begin(worker, param, on_done as *const c_void, shared);
+        let told = &raw const (*request).param;
+        let result = (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
+        if let Some(real) = result.request() {
+            endpoint.count_sent(shared);
+            return started(worker, request, real, param, Kind::Operation);
+        }
+        discard(worker, request, result.status(), shared);
+        if result == StatusPtr::OK {
+            endpoint.count_sent(shared);
+        }
+        result
     }
-    result
 }
 
 /// Sends synchronously: complete when the receiver has matched the message.
@@ -97,26 +127,26 @@ pub unsafe fn send_sync(
     buffer: *const c_void,
     count: usize,
     tag: u64,
-    options: &Options,
+    param: *const RequestParam,
 ) -> StatusPtr {
-    // SAFETY: a worker outlives its endpoints.
-    let worker = unsafe { &*endpoint.worker };
-    let mut started = ptr::null_mut();
-    // SAFETY: by the caller's promise.
-    let (result, pending) = unsafe {
-        begin(worker, options, Kind::SyncSend, |request, param| {
-            started = request;
-            if let Some(peer) = endpoint.peer() {
-                worker.syncs.started(request, worker.id, peer, tag);
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        let worker = &*endpoint.worker;
+        let request = begin(worker, param, on_matched as *const c_void, worker.shared);
+        if let Some(peer) = endpoint.peer() {
+            worker.syncs.started(request, worker.id, peer, tag);
+        }
+        let told = &raw const (*request).param;
+        let result = (real().tag_send_sync_nbx)(endpoint.real(), buffer, count, tag, told);
+        let Some(real) = result.request() else {
+            worker.syncs.forget(request);
+            discard(worker, request, result.status(), worker.shared);
+            if result == StatusPtr::OK {
+                endpoint.count_sent(worker.shared);
             }
-            (real().tag_send_sync_nbx)(endpoint.real(), buffer, count, tag, param)
-        })
-    };
-    if !pending {
-        worker.syncs.forget(started);
-    }
-    if result.request().is_some() || result == StatusPtr::OK {
+            return result;
+        };
         endpoint.count_sent(worker.shared);
+        started(worker, request, real, param, Kind::SyncSend)
     }
-    result
 }
