@@ -113,6 +113,8 @@ async fn a_device_report_is_kept_until_the_next_is_asked_for() {
     .await;
     assert!(gang.devices(&vm).is_some());
     gang.ask_devices(&vm);
+    // Whoever asks and then looks does not take the old one for the answer.
+    assert_eq!(gang.devices(&vm), None);
     until(&gang, |view| {
         view.guests.values().any(|guest| guest.devices.is_some())
     })
@@ -182,4 +184,24 @@ async fn a_rank_that_is_killed_in_mid_switch_ends_it_by_name() {
     until(&gang, |view| view.ranks.len() == 1).await;
     // Who is left can be moved again.
     gang.switch(Target::Fallback, LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rank_that_is_killed_while_held_is_remembered_until_the_next_hold() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+    }
+    let _first = agents.play("vm1", "a", vec![join("vm1")]).await;
+    let second = agents.play("vm2", "a", vec![join("vm2")]).await;
+    until(&gang, |view| view.ranks.len() == 2).await;
+    gang.hold(LIMIT).await.unwrap();
+    assert_eq!(gang.died_held(), None);
+    agents.kill_ranks("vm2", "a", second).await;
+    until(&gang, |view| view.ranks.len() == 1).await;
+    assert!(gang.died_held().unwrap().contains("app-vm2"));
+    gang.rebuild(Target::Native, LIMIT).await.unwrap();
+    gang.hold(LIMIT).await.unwrap();
+    assert_eq!(gang.died_held(), None);
 }

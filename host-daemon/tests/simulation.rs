@@ -154,3 +154,22 @@ async fn a_stranger_who_holds_the_hca_is_named_and_the_job_never_leaves_it() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rank_that_dies_while_held_brings_the_gang_home_and_is_named() {
+    for setting in Setting::all() {
+        let ended = run(setting, Some(Fault::DiesHeld), None).await;
+        check(setting, &ended, "a rank dies while held");
+        let held = setting.ranks && setting.mode == Mode::Hold;
+        if held {
+            assert_eq!(ended.state.phase, Phase::RolledBack, "{setting:?}");
+            let reason = ended.state.reason().unwrap();
+            assert!(
+                reason.contains("rank 1 (app") && reason.contains("died"),
+                "{reason}"
+            );
+        } else {
+            assert_eq!(ended.state.phase, Phase::Done, "{setting:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use symvirt_protocol::agent::{FromAgent, ToAgent};
-use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
+use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase};
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::link::Received;
 use symvirt_protocol::rank::SwitchOrder;
@@ -52,7 +52,7 @@ struct Guest {
 pub(super) struct Coordinator {
     pub name: GangName,
     pub connector: Arc<dyn Connector>,
-    pub view: watch::Sender<GangView>,
+    pub view: Arc<watch::Sender<GangView>>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     gang: Gang,
     guests: BTreeMap<VmName, Guest>,
@@ -63,7 +63,7 @@ impl Coordinator {
     pub fn new(
         name: GangName,
         connector: Arc<dyn Connector>,
-        view: watch::Sender<GangView>,
+        view: Arc<watch::Sender<GangView>>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
         let (epoch, target) = {
@@ -124,8 +124,11 @@ impl Coordinator {
                 }
             }
             Command::Ask { vm } => {
+                // A report that was under way when this was asked is an old one.
                 self.view.send_modify(|view| {
-                    view.guests.entry(vm.clone()).or_default().devices = None;
+                    if let Some(guest) = view.guests.get_mut(&vm) {
+                        guest.devices = None;
+                    }
                 });
                 self.send(&vm, ToAgent::ReportDevices);
             }
@@ -209,6 +212,7 @@ impl Coordinator {
                 self.gang.switch(epoch, interconnect(to), order)
             }
             Begin::Hold => {
+                self.view.send_modify(|view| view.died_held = None);
                 let stays = self.gang.interconnect().clone();
                 self.gang.switch(epoch, stays, SwitchOrder::BreakBeforeMake)
             }
@@ -326,7 +330,14 @@ impl Coordinator {
             Outcome::Failed { reason, .. } => {
                 self.answer(Some(SwitchFailure::Broken(reason.to_string())));
             }
-            Outcome::RankDied { rank } => info!(gang = %self.name, %rank, "rank died"),
+            Outcome::RankDied { rank } => {
+                info!(gang = %self.name, %rank, "rank died");
+                if matches!(self.gang.phase(), Some((_, Phase::Held))) {
+                    self.view.send_modify(|view| {
+                        view.died_held.get_or_insert_with(|| rank.to_string());
+                    });
+                }
+            }
         }
     }
 

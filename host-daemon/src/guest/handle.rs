@@ -29,6 +29,8 @@ pub struct GangView {
     pub epoch: u64,
     /// What it communicates over.
     pub interconnect: Target,
+    /// The first rank that died while the gang was held, since it was last to be held.
+    pub died_held: Option<String>,
 }
 
 /// What is known of a guest.
@@ -61,7 +63,7 @@ pub enum AgentView {
 #[derive(Clone)]
 pub struct Gang {
     commands: mpsc::UnboundedSender<Command>,
-    view: watch::Receiver<GangView>,
+    view: Arc<watch::Sender<GangView>>,
 }
 
 impl Gang {
@@ -78,9 +80,10 @@ impl Gang {
             ranks: Vec::new(),
             epoch,
             interconnect,
+            died_held: None,
         };
-        let (shown, view) = watch::channel(first);
-        tokio::spawn(Coordinator::new(name, connector, shown, obeyed).run());
+        let view = Arc::new(watch::Sender::new(first));
+        tokio::spawn(Coordinator::new(name, connector, view.clone(), obeyed).run());
         Self { commands, view }
     }
 
@@ -107,7 +110,7 @@ impl Gang {
 
     /// Waits until the agents of `vms` were heard, at most `limit`; says whether they were.
     pub async fn heard(&self, vms: &[VmName], limit: Duration) -> bool {
-        let mut view = self.view.clone();
+        let mut view = self.view.subscribe();
         let all = |view: &GangView| {
             let agent = |vm| view.guests.get(vm).map(|guest| &guest.agent);
             vms.iter()
@@ -168,7 +171,17 @@ impl Guests for Gang {
     }
 
     fn ask_devices(&self, vm: &VmName) {
+        // At once: who asks and then looks must not see what was there before.
+        self.view.send_modify(|view| {
+            if let Some(guest) = view.guests.get_mut(vm) {
+                guest.devices = None;
+            }
+        });
         self.tell(Command::Ask { vm: vm.clone() });
+    }
+
+    fn died_held(&self) -> Option<String> {
+        self.view.borrow().died_held.clone()
     }
 
     fn hand_over(&self) -> BoxFuture<'_, HandOver> {
@@ -180,7 +193,7 @@ impl Guests for Gang {
             self.detach(&vm, false);
         }
         Box::pin(async move {
-            let mut view = self.view.clone();
+            let mut view = self.view.subscribe();
             // The other host can open a guest's channel only when it is closed here.
             let gone = |view: &GangView| view.guests.is_empty();
             if tokio::time::timeout(CLOSING, view.wait_for(gone))

@@ -301,6 +301,8 @@ pub trait Guests: Send + Sync {
     fn devices(&self, vm: &VmName) -> Option<DeviceReport>;
     /// Forgets the guest's last report and asks its agent for another.
     fn ask_devices(&self, vm: &VmName);
+    /// The first rank that died since the gang was held, as an operator would look for it.
+    fn died_held(&self) -> Option<String>;
     /// Closes all channels, for another host to coordinate the gang from now on, and says where
     /// it stands: its epoch and its interconnect.
     fn hand_over(&self) -> BoxFuture<'_, HandOver>;

@@ -282,6 +282,7 @@ mod tests {
             ranks: vec![],
             epoch: 0,
             interconnect: Target::Native,
+            died_held: None,
         }
     }
 

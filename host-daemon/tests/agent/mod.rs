@@ -122,6 +122,14 @@ impl Agents {
         self.start(vm, host, agent).await
     }
 
+    /// The agent's ranks are killed; it says so.
+    pub async fn kill_ranks(&self, vm: &str, host: &str, played: Played) -> Played {
+        played.stop.notify_one();
+        let mut agent = played.task.await.unwrap();
+        agent.ranks_die();
+        self.start(vm, host, agent).await
+    }
+
     async fn start(&self, vm: &str, host: &str, agent: Agent) -> Played {
         let stream = self.end(vm, host).await;
         let stop = Arc::new(Notify::new());
@@ -222,6 +230,14 @@ impl Agent {
         }
     }
 
+    fn ranks_die(&mut self) {
+        for rank in std::mem::take(&mut self.ranks) {
+            let (process, pid) = (rank.process, rank.pid);
+            let gone = FromAgent::Gone { process, pid };
+            self.link.send(&gone).unwrap();
+        }
+    }
+
     fn answer(&mut self, answer: &FromRank) {
         if self.manner == Manner::Deaf {
             return;
@@ -242,11 +258,7 @@ impl Agent {
         let answer = match message {
             ToRank::Peers { epoch, .. } => FromRank::Ready { epoch: *epoch },
             ToRank::Commit { .. } if self.manner == Manner::Dying => {
-                for rank in std::mem::take(&mut self.ranks) {
-                    let (process, pid) = (rank.process, rank.pid);
-                    let gone = FromAgent::Gone { process, pid };
-                    self.link.send(&gone).unwrap();
-                }
+                self.ranks_die();
                 return;
             }
             ToRank::Commit { epoch, order } => {

@@ -115,6 +115,12 @@ impl Guests for SimulatedGuests {
 
     fn ask_devices(&self, _vm: &VmName) {}
 
+    fn died_held(&self) -> Option<String> {
+        let world = self.world.lock().unwrap();
+        let dead = world.has(Fault::DiesHeld) && world.job == Job::Held;
+        dead.then(|| "rank 1 (app, pid 7, guest vm1)".into())
+    }
+
     fn hand_over(&self) -> BoxFuture<'_, HandOver> {
         Box::pin(async {
             HandOver {

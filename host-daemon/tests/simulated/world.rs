@@ -18,6 +18,8 @@ pub enum Fault {
     LinkDown,
     /// A process that is no rank holds the verbs devices.
     Stranger,
+    /// A rank dies while the gang is held.
+    DiesHeld,
 }
 
 /// Where a VM runs.

@@ -65,6 +65,9 @@ impl Crew {
                     standing.push((vm.clone(), Instant::now()));
                 }
             }
+            if let Some(rank) = self.died_held() {
+                return Err(rank);
+            }
             if standing.len() == copies.len() {
                 self.all_ready(&copies, &standing);
                 return self.last_check().await;
@@ -108,6 +111,13 @@ impl Crew {
             })
             .await;
         }
+    }
+
+    /// A job that lost a rank while it was held is lost as a whole, and its launcher can end it
+    /// only where it is: the copy is not worth going on.
+    fn died_held(&self) -> Option<String> {
+        let rank = self.guests.died_held().filter(|_| self.plan.holds())?;
+        Some(format!("{rank} died while the job was held"))
     }
 
     /// Everybody stands before the point of no return: is the destination still there?
