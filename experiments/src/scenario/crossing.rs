@@ -123,7 +123,7 @@ pub(super) fn slow_link(bed: &Bed) -> anyhow::Result<()> {
 pub(super) fn computing(bed: &Bed) -> anyhow::Result<()> {
     let mut job = Job::start(
         &bed.lab.guests,
-        "/opt/symvirt/apps/compute_only --seconds 120",
+        "/opt/symvirt/apps/compute_only --seconds 900",
     )?;
     for guest in &bed.lab.guests {
         guest.wait_until(
@@ -137,6 +137,7 @@ pub(super) fn computing(bed: &Bed) -> anyhow::Result<()> {
         job.is_running() && job.output().is_empty(),
         "the crossings took as long as the rank computes"
     );
+    job.finish("compute_only")?;
     expect_verified(&mut job, LIMIT)?;
     Ok(())
 }

@@ -87,7 +87,7 @@ pub fn run(filter: &str) -> anyhow::Result<bool> {
         .filter(|scenario| scenario.name.contains(filter))
         .collect();
     println!("running {} tests", chosen.len());
-    let (mut passed, mut failed) = (0, Vec::new());
+    let (mut passed, mut failed): (u32, Vec<(&str, String)>) = (0, Vec::new());
     let mut bed = None;
     for scenario in &chosen {
         let begun = Instant::now();
@@ -108,7 +108,7 @@ pub fn run(filter: &str) -> anyhow::Result<bool> {
             }
             Err(error) => {
                 println!("test {} ... FAILED ({took:.0} s)\n{error:#}", scenario.name);
-                failed.push(scenario.name);
+                failed.push((scenario.name, format!("{error:#}")));
             }
         }
     }
@@ -119,12 +119,12 @@ pub fn run(filter: &str) -> anyhow::Result<bool> {
         if left.is_empty() {
             passed += 1;
         } else {
-            println!("left behind: {}", left.join(", "));
-            failed.push("nothing_is_left_behind");
+            failed.push(("nothing_is_left_behind", left.join(", ")));
         }
     }
-    for name in &failed {
-        println!("failed: {name}");
+    // Once more, at the end: of a long log often only that is kept.
+    for (name, why) in &failed {
+        println!("failed: {name}\n{why}");
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
