@@ -2,12 +2,14 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`failures`] | what failed, for the end of the log |
 //! | [`machine`] | what the machine must allow, checked before anything is changed |
 //! | [`setup`] | packages by apt |
 //! | [`step`] | one program run to its end: signals, time limit, nothing left behind |
 //! | [`verdict`] | `cargo xtask test`: the steps and their count |
 #![forbid(unsafe_code)]
 
+mod failures;
 mod machine;
 #[path = "../../experiments/src/image/mirror.rs"]
 mod mirror;

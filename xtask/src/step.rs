@@ -89,7 +89,7 @@ impl Step {
         self.run_with(None)
     }
 
-    /// Runs it and shows every line of its standard output to `hear` as well.
+    /// Runs it and shows every line that it writes, on either of its outputs, to `hear` as well.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -112,17 +112,27 @@ impl Step {
         if !self.interactive {
             self.command.process_group(0).stdin(Stdio::null());
         }
+        let mut heard = None;
         if hear.is_some() {
-            self.command.stdout(Stdio::piped());
+            let (reader, writer) = std::io::pipe().context("make a pipe")?;
+            let other = writer.try_clone().context("share a pipe")?;
+            self.command.stdout(other).stderr(writer);
+            heard = Some(reader);
         }
         let mut child = self
             .command
             .spawn()
             .with_context(|| format!("start {}", self.name))?;
+        // The command keeps its ends of the pipe, which would then never end.
+        self.command
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit());
         let ended = thread::scope(|scope| {
-            if let (Some(hear), Some(output)) = (hear, child.stdout.take()) {
+            if let (Some(hear), Some(output)) = (hear, heard) {
                 scope.spawn(move || {
-                    for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    let lines = BufReader::new(output).split(b'\n');
+                    for line in lines.map_while(Result::ok) {
+                        let line = String::from_utf8_lossy(&line);
                         println!("{line}");
                         hear(&line);
                     }
@@ -282,13 +292,13 @@ mod tests {
         assert_eq!(children(), Vec::<i32>::new());
 
         let mut heard = Vec::new();
-        let step = Step::new("slow", shell("echo begun; sleep 987"));
+        let step = Step::new("slow", shell("echo begun; echo loudly >&2; sleep 987"));
         let ended = step
             .within(Duration::from_millis(300))
             .run_heard(&mut |line| heard.push(line.to_owned()))
             .unwrap();
         assert!(matches!(ended, Ended::Badly(_)), "{ended:?}");
-        assert_eq!(heard, ["begun"]);
+        assert_eq!(heard, ["begun", "loudly"]);
         assert_eq!(children(), Vec::<i32>::new());
     }
 }

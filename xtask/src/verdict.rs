@@ -1,8 +1,10 @@
-//! `cargo xtask test`: every step is run, also after one has failed, and the last line counts.
+//! `cargo xtask test`: every step is run, also after one has failed, and the end says what
+//! failed and counts.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::failures::Failures;
 use crate::machine::Privilege;
 use crate::step::{Ended, Step};
 
@@ -24,9 +26,13 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
         println!("── {name}");
         let begun = Instant::now();
         let mut heard = Count::default();
+        let mut failures = Failures::default();
         let ended = Step::new(name, command)
             .within(Duration::from_secs(30 * 60))
-            .run_heard(&mut |line| heard = heard.and(line))?;
+            .run_heard(&mut |line| {
+                heard = heard.and(line);
+                failures.hear(line);
+            })?;
         count.passed += heard.passed;
         count.failed += heard.failed;
         println!("── {name}: {:.0} s", begun.elapsed().as_secs_f64());
@@ -40,7 +46,7 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
                 if heard.failed == 0 {
                     count.failed += 1;
                 }
-                broken.push(format!("{name}: {why}"));
+                broken.push(format!("{name}: {why}\n{failures}"));
             }
             Ended::Interrupted => return Ok(false),
         }
@@ -95,7 +101,7 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
         go_on = step("tests in guests", command)?;
     }
     for failure in &broken {
-        println!("failed: {failure}");
+        println!("── failed: {}", failure.trim_end());
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(if !go_on {
