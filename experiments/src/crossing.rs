@@ -132,7 +132,32 @@ impl Crossing {
             .fold(None, |most: Option<f64>, ms| {
                 Some(most.map_or(ms, |most| most.max(ms)))
             })
-            .map(|ms| Duration::from_secs_f64(ms.max(0.0) / 1e3))
+            .map(milliseconds)
+    }
+
+    /// The downtime that QEMU alone needed: of the VM that stood longest, without the time that it
+    /// waited, ready, for the others.
+    pub fn own_downtime(&self) -> Option<Duration> {
+        let vms = self.last.report.iter().flat_map(|report| &report.vms);
+        let times = vms.filter_map(|vm| Some(vm.downtime_ms? as f64 - vm.waited_ms));
+        let longest = times.fold(None, |most: Option<f64>, ms| {
+            Some(most.map_or(ms, |most| most.max(ms)))
+        });
+        longest.map(milliseconds)
+    }
+
+    /// The longest time that a VM waited, ready, for the others.
+    pub fn longest_wait(&self) -> Duration {
+        let vms = self.last.report.iter().flat_map(|report| &report.vms);
+        milliseconds(vms.map(|vm| vm.waited_ms).fold(0.0, f64::max))
+    }
+
+    /// How long this VM stood still at its switchover, its wait for the others included.
+    pub fn standstill_of(&self, name: &str) -> Duration {
+        let mut vms = self.last.report.iter().flat_map(|report| &report.vms);
+        let found = vms.find(|vm| vm.vm.as_str() == name);
+        let stopped = found.and_then(|vm| vm.stopped_ms.or(vm.downtime_ms.map(|ms| ms as f64)));
+        milliseconds(stopped.unwrap_or_default())
     }
 
     /// The longest stall of a rank in each switch, as the ranks measured it.
@@ -143,4 +168,8 @@ impl Crossing {
             .map(|(longest, _)| Duration::from_micros(longest))
             .collect()
     }
+}
+
+fn milliseconds(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms.max(0.0) / 1e3)
 }

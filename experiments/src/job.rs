@@ -34,9 +34,27 @@ impl Job {
     /// # Errors
     /// If ssh cannot be started.
     pub fn start(guests: &[Guest], program: &str) -> Result<Self, LabError> {
+        let launched = format!("/opt/symvirt/bin/symvirt-guest exec -- {program}");
+        Self::launch(guests, &launched)
+    }
+
+    /// The same without the library, over TCP only.
+    ///
+    /// # Errors
+    /// As [`Job::start`].
+    pub fn start_plainly(guests: &[Guest], program: &str) -> Result<Self, LabError> {
+        let launched = format!(
+            "-x UCX_TLS=tcp,self,sm -x UCX_NET_DEVICES=eth0 --mca pml ucx --mca pml_ucx_tls any \
+             --mca pml_ucx_devices any {program}"
+        );
+        Self::launch(guests, &launched)
+    }
+
+    /// `launched`: options of the launcher, and the program.
+    fn launch(guests: &[Guest], launched: &str) -> Result<Self, LabError> {
         let launcher = guests.first().cloned().ok_or_else(|| LabError::File {
             what: "launch",
-            path: program.into(),
+            path: launched.into(),
             source: std::io::Error::other("no guest"),
         })?;
         let names: Vec<String> = guests.iter().map(|guest| guest.id.name()).collect();
@@ -46,7 +64,7 @@ impl Job {
             "cd /tmp && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
              UCX_UD_ETH_DGID_CHECK=n && exec mpirun -n {count} --host {} --map-by node \
              --prtemca oob_tcp_if_include eth0 -x UCX_UD_ETH_DGID_CHECK \
-             /opt/symvirt/bin/symvirt-guest exec -- {program} 2>&1",
+             {launched} 2>&1",
             names.join(",")
         );
         let mut command = launcher.ssh(&script);

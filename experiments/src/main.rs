@@ -27,6 +27,9 @@ enum Command {
     Image,
     /// An unmodified MPI job goes from RDMA to Ethernet and back
     Demo,
+    /// Measurements in guests
+    #[command(subcommand)]
+    Bench(Bench),
     /// Promises that only real guests can keep
     Test {
         /// Only those whose name contains this
@@ -49,6 +52,12 @@ enum Command {
     },
     /// Remove what `up` made, and what crashed runs left
     Down,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What a live move costs a job, beside a plain migration of the same VMs
+    Stall,
 }
 
 fn main() -> ExitCode {
@@ -75,7 +84,8 @@ fn run() -> anyhow::Result<bool> {
             println!("{}", image.base().display());
             Ok(true)
         }
-        Command::Demo => demo::run(),
+        Command::Demo => demo::run(demo::Act::Whole),
+        Command::Bench(Bench::Stall) => demo::run(demo::Act::Probe),
         Command::Test { filter } => scenario::run(&filter),
         Command::Up => {
             let lab = Lab::up(&Plan::crossing(), &say)?;

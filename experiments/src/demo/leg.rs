@@ -31,8 +31,24 @@ pub(super) struct Leg {
     pub during: Option<Transport>,
     /// Transport seen after it had ended.
     pub after: Option<Transport>,
-    /// The longest stall that the job itself saw, where it is the probe.
-    pub seen_stall: Option<Duration>,
+    /// The longest stall that the job itself saw at each moment at which it was stopped, where it
+    /// is the probe.
+    pub stalls: Vec<(Phase, Duration)>,
+}
+
+/// What is asked of a leg.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trip<'a> {
+    /// The job.
+    pub job: &'static str,
+    /// Host where the gang is.
+    pub from: &'a str,
+    /// Host where it is to be.
+    pub to: &'a str,
+    /// `live` or `hold`.
+    pub mode: &'a str,
+    /// What the job uses on host a.
+    pub at_home: Transport,
 }
 
 impl Leg {
@@ -40,12 +56,20 @@ impl Leg {
     pub fn travel(
         lab: &Lab,
         traffic: &Traffic,
-        job: &'static str,
-        from: &str,
-        to: &str,
-        mode: &str,
+        trip: Trip<'_>,
         claims: &mut Claims,
     ) -> anyhow::Result<Self> {
+        let Trip {
+            job,
+            from,
+            to,
+            mode,
+            at_home,
+        } = trip;
+        let expected = |host: &str| match host {
+            "a" => at_home,
+            _ => Transport::Tcp,
+        };
         let source = lab.host(from).context("no such host")?;
         println!("  {job}: {from} → {to}, {mode}");
         let before = seen(traffic, expected(from));
@@ -79,7 +103,7 @@ impl Leg {
             before,
             during,
             after,
-            seen_stall: None,
+            stalls: Vec::new(),
         };
         claims.note(
             format!("{}: done", leg.name()),
@@ -100,18 +124,16 @@ impl Leg {
         Ok(leg)
     }
 
+    /// The job stall, if the job measured it.
+    pub fn stall(&self) -> Option<Duration> {
+        let seen = self.stalls.iter().map(|(_, stall)| *stall);
+        (!self.stalls.is_empty()).then(|| seen.sum())
+    }
+
     /// For people.
     pub fn name(&self) -> String {
         let Crossing { from, to, mode, .. } = &self.crossing;
         format!("{} {from} → {to} {mode}", self.job)
-    }
-}
-
-/// What a job on this host is to use.
-fn expected(host: &str) -> Transport {
-    match host {
-        "a" => Transport::Rdma,
-        _ => Transport::Tcp,
     }
 }
 

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!            a (HCAs)                 b (Ethernet only)
-//!  probe     ●────────── live ──────────►●
+//!  plain     ●───────── QEMU's ─────────►●   without the library: the measure
+//!            ●◄──────── QEMU's ──────────●
+//!  probe     ●────────── live ──────────►●   the job stall
 //!            ●◄───────── live ───────────●
 //!  hpcc      ●────────── live ──────────►●   its first benchmarks
 //!            ●◄───────── live ───────────●   HPL
@@ -16,6 +18,7 @@
 //! | [`claims`] | what the table says, and whether it was observed |
 //! | [`hpl`] | hpcc from Debian, its input, its verdict |
 //! | [`leg`] | one crossing with what was seen of the job before, during and after |
+//! | [`probe`] | the job stall, and what it is measured by |
 //! | [`table`] | the table at the end |
 //! | [`timeline`] | the same as picture and JSON |
 //!
@@ -24,40 +27,47 @@
 mod claims;
 mod hpl;
 mod leg;
+mod probe;
 mod table;
 mod timeline;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 
 use crate::job::Job;
 use crate::lab::{Lab, Plan};
 use crate::lab_dir::LabDir;
-use crate::stall::{self, ClockOffset};
-use crate::traffic::{Traffic, Transport};
+use crate::traffic::{Sample, Traffic, Transport};
 use claims::Claims;
-use leg::Leg;
+use leg::{Leg, Trip};
+use probe::Bound;
 
 /// Time for a job to be seen communicating.
 const BEGINS: Duration = Duration::from_secs(120);
 /// Time for hpcc to end after the last crossing.
 const ENDS: Duration = Duration::from_secs(1500);
-/// Gaps of the ping-pong that the probe reports: enough to hold those of all crossings.
-const GAPS: u32 = 200;
-/// How long the probe would communicate if it were not told to end.
-const PROBE: Duration = Duration::from_secs(1800);
+
+/// How much of the demo is played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// All of it.
+    Whole,
+    /// The stall probe only.
+    Probe,
+}
 
 /// Runs the demo; `Ok(true)` if every claim was observed.
 ///
 /// # Errors
 /// If it cannot be carried to its end. The bed is removed in any case.
-pub fn run() -> anyhow::Result<bool> {
+pub fn run(act: Act) -> anyhow::Result<bool> {
     let begun = Instant::now();
     println!("SymVirt demo: hpcc from Debian, two guests, host a with HCAs, host b without");
     let lab = Lab::up(&Plan::crossing(), &|line| println!("  {line}"))?;
     let mut claims = Claims::default();
-    let result = act(&lab, &mut claims);
+    let result = play(&lab, act, &mut claims);
     if result.is_err() || !claims.all_observed() {
         println!("logs are kept in {}", lab.keep_logs()?.display());
     }
@@ -67,11 +77,11 @@ pub fn run() -> anyhow::Result<bool> {
         left.is_empty(),
         left.join(", "),
     );
-    let (legs, traffic) = result?;
+    let observed = result?;
 
     let out = LabDir::open()?.part("out")?;
-    timeline::write(&out, &legs, &traffic)?;
-    println!("\n{}", table::render(&legs));
+    timeline::write(&out, &observed)?;
+    println!("\n{}", table::render(&observed.legs));
     print!("{claims}");
     println!(
         "timeline: {0}/timeline.svg, {0}/timeline.json",
@@ -89,9 +99,15 @@ pub fn run() -> anyhow::Result<bool> {
     Ok(claims.all_observed())
 }
 
-type Observed = (Vec<Leg>, Vec<crate::traffic::Sample>);
+/// What the acts brought.
+#[derive(Serialize)]
+struct Observed {
+    legs: Vec<Leg>,
+    bounds: Vec<Bound>,
+    samples: Vec<Sample>,
+}
 
-fn act(lab: &Lab, claims: &mut Claims) -> anyhow::Result<Observed> {
+fn play(lab: &Lab, act: Act, claims: &mut Claims) -> anyhow::Result<Observed> {
     for guest in &lab.guests {
         guest
             .wait_until(
@@ -103,65 +119,16 @@ fn act(lab: &Lab, claims: &mut Claims) -> anyhow::Result<Observed> {
     println!("  HCAs are plugged, links are active");
     let traffic = Traffic::observe(&lab.guests)?;
     let mut legs = Vec::new();
-    probe(lab, &traffic, claims, &mut legs)?;
-    hpcc(lab, &traffic, claims, &mut legs)?;
+    let bounds = probe::run(lab, &traffic, claims, &mut legs)?;
+    if act == Act::Whole {
+        hpcc(lab, &traffic, claims, &mut legs)?;
+    }
     let samples = traffic.samples();
-    Ok((legs, samples))
-}
-
-/// A ping-pong that times every exchange crosses and returns: the job stall, from inside the job.
-fn probe(
-    lab: &Lab,
-    traffic: &Traffic,
-    claims: &mut Claims,
-    legs: &mut Vec<Leg>,
-) -> anyhow::Result<()> {
-    println!("\nstall probe: a steady ping-pong that times every exchange");
-    let program = format!(
-        "/opt/symvirt/apps/stall_probe --seconds {} --gaps {GAPS}",
-        PROBE.as_secs()
-    );
-    let mut job = Job::start(&lab.guests, &program)?;
-    wait_for_rdma(&mut job, traffic)?;
-    let first = legs.len();
-    let mut offsets = Vec::new();
-    for (from, to) in [("a", "b"), ("b", "a")] {
-        offsets.push(ClockOffset::of(&lab.guests[0])?);
-        legs.push(Leg::travel(
-            lab, traffic, "probe", from, to, "live", claims,
-        )?);
-    }
-    for leg in &legs[first..] {
-        claims.note(
-            format!(
-                "{}: the job communicated over TCP during the copy",
-                leg.name()
-            ),
-            leg.during == Some(Transport::Tcp),
-            "",
-        );
-    }
-    job.finish("stall_probe")?;
-    let outcome = job.wait(BEGINS).context("the probe does not end")?;
-    let verified = outcome
-        .output
-        .iter()
-        .any(|line| line.starts_with("OK stall_probe"));
-    for (leg, offset) in legs[first..].iter_mut().zip(offsets) {
-        let gaps = stall::gaps(&outcome.output, offset);
-        leg.seen_stall = stall::longest(&gaps, leg.crossing.began_ms, leg.crossing.ended_ms)
-            .map(|gap| gap.with_standstill(leg.crossing.downtime().unwrap_or_default()));
-    }
-    claims.note(
-        "probe: every message verified, exit status 0",
-        outcome.success && verified,
-        if outcome.success && verified {
-            String::new()
-        } else {
-            tail(&outcome.output)
-        },
-    );
-    Ok(())
+    Ok(Observed {
+        legs,
+        bounds,
+        samples,
+    })
 }
 
 /// hpcc, unmodified, in a live and in a held round.
@@ -174,7 +141,7 @@ fn hpcc(
     println!("\nhpcc (Debian's package, unmodified)");
     hpl::prepare(&lab.guests[0])?;
     let mut job = Job::start(&lab.guests, hpl::PROGRAM)?;
-    wait_for_rdma(&mut job, traffic)?;
+    wait_for(Transport::Rdma, &mut job, traffic)?;
     for (from, to, mode) in [
         ("a", "b", "live"),
         ("b", "a", "live"),
@@ -185,7 +152,14 @@ fn hpcc(
             let said = tail(&job.output());
             bail!("hpcc has ended before the crossing: {said}");
         }
-        legs.push(Leg::travel(lab, traffic, "hpcc", from, to, mode, claims)?);
+        let trip = Trip {
+            job: "hpcc",
+            from,
+            to,
+            mode,
+            at_home: Transport::Rdma,
+        };
+        legs.push(Leg::travel(lab, traffic, trip, claims)?);
         if legs.last().is_some_and(|leg| leg.crossing.to == "b") && mode == "live" {
             println!("  hpcc goes on to HPL");
             lab.guests[0]
@@ -213,15 +187,15 @@ fn hpcc(
     Ok(())
 }
 
-fn wait_for_rdma(job: &mut Job, traffic: &Traffic) -> anyhow::Result<()> {
-    if let Err(seen) = traffic.wait_for(Transport::Rdma, BEGINS) {
+fn wait_for(transport: Transport, job: &mut Job, traffic: &Traffic) -> anyhow::Result<()> {
+    if let Err(seen) = traffic.wait_for(transport, BEGINS) {
         bail!(
-            "the job was to communicate over RDMA, seen: {seen:?}; running: {}; it says: {}",
+            "the job was to communicate over {transport}, seen: {seen:?}; running: {}; it says: {}",
             job.is_running(),
             tail(&job.output())
         );
     }
-    println!("  it communicates over RDMA");
+    println!("  it communicates over {transport}");
     Ok(())
 }
 

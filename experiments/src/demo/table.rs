@@ -19,7 +19,8 @@ pub(super) fn render(legs: &[Leg]) -> String {
     text.push_str(
         "\n  moved     bytes that QEMU sent, all VMs        copying   transport during the copy\n  \
          switches  longest stall of a rank, each switch  downtime  longest standstill of a VM\n  \
-         seen      longest stall that the job saw itself (with its VM's standstill)\n\n",
+         seen      job stall: sum of the longest gaps that the job saw at its switches and its\n            \
+         switchover (with its VM's standstill)\n\n",
     );
 
     let mut phases: Vec<Phase> = Vec::new();
@@ -74,7 +75,7 @@ fn row(leg: &Leg) -> Vec<String> {
             stalls.join(" + ")
         },
         leg.crossing.downtime().map_or_else(|| "–".into(), time),
-        leg.seen_stall.map_or_else(|| "–".into(), time),
+        leg.stall().map_or_else(|| "–".into(), time),
     ]
 }
 

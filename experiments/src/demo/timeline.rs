@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use symvirt_host::operation::Phase;
 
+use super::Observed;
 use super::leg::Leg;
 use crate::traffic::Sample;
 
@@ -15,13 +16,13 @@ const LANE: f64 = 110.0;
 const PHASES: f64 = 70.0;
 
 /// Writes `timeline.json` and `timeline.svg`.
-pub(super) fn write(directory: &Path, legs: &[Leg], samples: &[Sample]) -> anyhow::Result<()> {
-    let json = serde_json::json!({ "legs": legs, "samples": samples });
+pub(super) fn write(directory: &Path, observed: &Observed) -> anyhow::Result<()> {
     let path = directory.join("timeline.json");
-    std::fs::write(&path, serde_json::to_vec_pretty(&json)?)
+    std::fs::write(&path, serde_json::to_vec_pretty(observed)?)
         .with_context(|| format!("write {}", path.display()))?;
     let path = directory.join("timeline.svg");
-    std::fs::write(&path, draw(legs, samples)?).with_context(|| format!("write {}", path.display()))
+    std::fs::write(&path, draw(&observed.legs, &observed.samples)?)
+        .with_context(|| format!("write {}", path.display()))
 }
 
 fn draw(legs: &[Leg], samples: &[Sample]) -> Result<String, std::fmt::Error> {
