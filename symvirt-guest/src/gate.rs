@@ -60,7 +60,8 @@ impl Gate {
         }
     }
 
-    /// Marks the thread inside, unless the gate is closed.
+    /// Marks the thread inside, unless the gate is closed: then the caller must go on to
+    /// [`Gate::wait_until_open`], which tells the closer.
     #[inline(always)]
     fn try_enter(&self, mode: &ModeCell) -> bool {
         mode.set(Mode::Inside);
@@ -68,7 +69,7 @@ impl Gate {
         if self.closed.get() == 0 {
             return true;
         }
-        self.leave(mode);
+        mode.set(Mode::Idle);
         false
     }
 
@@ -83,13 +84,17 @@ impl Gate {
     }
 
     #[cold]
+    #[inline(never)]
     fn tell_closer(&self) {
         self.left.add_one();
         self.left.wake_all();
     }
 
+    /// Waits at the gate, outside.
     #[cold]
     fn wait_until_open(&self) {
+        light_barrier();
+        self.tell_closer();
         self.closed.wait_while(1, None);
     }
 

@@ -3,58 +3,75 @@
 //! They come from `dlsym(RTLD_NEXT)`, or, where MPI loaded its components privately, from the
 //! libucp that is already in the process. A call by name would bind to our own export.
 
+use std::cell::UnsafeCell;
 use std::ffi::{CString, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::mem::MaybeUninit;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use symvirt_ffi::functions::Functions;
 
-static REAL: AtomicPtr<Functions> = AtomicPtr::new(std::ptr::null_mut());
+use crate::object::lock;
 
-/// The table; it exists once any object of ours exists.
+/// The table, in place: a call through it costs one load.
+struct Table(UnsafeCell<MaybeUninit<Functions>>);
+
+// SAFETY: written once, before `FOUND`; read after.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table(UnsafeCell::new(MaybeUninit::uninit()));
+static FOUND: AtomicBool = AtomicBool::new(false);
+
+/// The table.
 #[inline(always)]
 pub fn real() -> &'static Functions {
-    let table = REAL.load(Ordering::Relaxed);
-    if table.is_null() {
-        resolve_or_die()
-    } else {
-        // SAFETY: set once to a leaked table.
-        unsafe { &*table }
+    if !FOUND.load(Ordering::Acquire) {
+        resolve_or_die();
     }
+    // SAFETY: it has been found.
+    unsafe { found() }
+}
+
+/// The table, without a look whether it is there.
+///
+/// # Safety
+/// An object of ours exists: none is made before the real library is found.
+#[inline(always)]
+pub unsafe fn found() -> &'static Functions {
+    // SAFETY: by the caller's promise it was written, and it never is again.
+    unsafe { (*TABLE.0.get()).assume_init_ref() }
 }
 
 #[cold]
-fn resolve_or_die() -> &'static Functions {
-    match resolve() {
-        Some(table) => table,
-        None => {
-            crate::log::error!(
-                "no libucp.so.0 in this process: UCX was called without being there"
-            );
-            std::process::abort();
-        }
+fn resolve_or_die() {
+    if resolve().is_none() {
+        crate::log::error!("no libucp.so.0 in this process: UCX was called without being there");
+        std::process::abort();
     }
 }
 
 /// Finds the real library; `None` if it is not in the process, or lacks a function.
 pub fn resolve() -> Option<&'static Functions> {
-    let known = REAL.load(Ordering::Acquire);
-    if !known.is_null() {
-        // SAFETY: set once to a leaked table.
-        return Some(unsafe { &*known });
-    }
-    // SAFETY: `lookup` returns libucp's function of the name.
-    match unsafe { Functions::resolve(lookup) } {
-        Ok(table) => {
-            crate::export::trampoline::fill(lookup);
-            let table: &'static Functions = Box::leak(Box::new(table));
-            REAL.store(std::ptr::from_ref(table).cast_mut(), Ordering::Release);
-            Some(table)
+    static WRITING: Mutex<()> = Mutex::new(());
+    if !FOUND.load(Ordering::Acquire) {
+        // SAFETY: `lookup` returns libucp's function of the name.
+        let table = match unsafe { Functions::resolve(lookup) } {
+            Ok(table) => table,
+            Err(missing) => {
+                crate::log::debug!("the real {missing} was not found");
+                return None;
+            }
+        };
+        crate::export::trampoline::fill(lookup);
+        let _held = lock(&WRITING);
+        if !FOUND.load(Ordering::Acquire) {
+            // SAFETY: under the lock, and nobody reads before `FOUND`.
+            unsafe { (*TABLE.0.get()).write(table) };
+            FOUND.store(true, Ordering::Release);
         }
-        Err(missing) => {
-            crate::log::debug!("the real {missing} was not found");
-            None
-        }
     }
+    // SAFETY: found.
+    Some(unsafe { found() })
 }
 
 /// Address of the real function of this name, or null.

@@ -10,10 +10,9 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 use super::rarely;
 use crate::gate;
 use crate::object::handle;
-use crate::object::worker::Worker;
 use crate::real::real;
-use crate::transfer::begin::plain;
-use crate::transfer::receive::receive;
+use crate::transfer::begin::{SELDOM, plain};
+use crate::transfer::receive::{receive, receive_short};
 
 /// # Safety
 /// As UCX's.
@@ -28,34 +27,40 @@ pub unsafe extern "C" fn ucp_tag_recv_nbx(
 ) -> StatusPtr {
     // SAFETY: the application's arguments.
     unsafe {
-        let Some(ours) = handle::worker(worker) else {
-            return (real().tag_recv_nbx)(worker, buffer, count, tag, mask, param);
-        };
-        if !ours.shared
-            && let Some(_passage) = gate::enter_at_once()
-        {
-            return receive(ours, buffer, count, tag, mask, param, false);
+        if let Some(ours) = handle::worker(worker) {
+            let (first, asked) = (ours.pool.first(), (*param).op_attr_mask);
+            if asked & SELDOM == 0
+                && !first.is_null()
+                && !ours.shared
+                && let Some(_passage) = gate::enter_at_once()
+            {
+                return receive_short(ours, first, buffer, count, tag, mask, param, asked);
+            }
         }
-        receive_at_length(ours, buffer, count, tag, mask, param)
+        receive_at_length(worker, buffer, count, tag, mask, param)
     }
 }
 
-/// A receive that is not alone: the worker is shared, or the gate is closed or passed already.
-///
 /// # Safety
 /// The application's arguments.
 #[cold]
+#[inline(never)]
 unsafe fn receive_at_length(
-    worker: &Worker,
+    worker: *mut c_void,
     buffer: *mut c_void,
     count: usize,
     tag: Tag,
     mask: Tag,
     param: *const RequestParam,
 ) -> StatusPtr {
-    let _passage = gate::enter();
     // SAFETY: by the caller's promise.
-    unsafe { receive(worker, buffer, count, tag, mask, param, worker.shared) }
+    unsafe {
+        let Some(ours) = handle::worker(worker) else {
+            return (real().tag_recv_nbx)(worker, buffer, count, tag, mask, param);
+        };
+        let _passage = gate::enter();
+        receive(ours, buffer, count, tag, mask, param)
+    }
 }
 
 /// Parameters of an `nb` receive, which tells every completion by its callback.

@@ -9,11 +9,10 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
 use crate::gate;
-use crate::object::endpoint::Endpoint;
 use crate::object::handle;
 use crate::real::real;
-use crate::transfer::begin::plain;
-use crate::transfer::send::{send, send_sync};
+use crate::transfer::begin::{SELDOM, plain};
+use crate::transfer::send::{send, send_short, send_sync};
 
 /// # Safety
 /// As UCX's.
@@ -27,35 +26,37 @@ pub unsafe extern "C" fn ucp_tag_send_nbx(
 ) -> StatusPtr {
     // SAFETY: the application's arguments; a worker outlives its endpoints.
     unsafe {
-        let Some(ours) = handle::endpoint(endpoint) else {
-            return (real().tag_send_nbx)(endpoint, buffer, count, tag, param);
-        };
-        if !(*ours.worker).shared
-            && let Some(_passage) = gate::enter_at_once()
-        {
-            return send(ours, buffer, count, tag, param, false);
+        if let Some(ours) = handle::endpoint(endpoint) {
+            let (spare, asked) = ((*ours.worker).pool.spare(), (*param).op_attr_mask);
+            if asked & SELDOM == 0
+                && !spare.is_null()
+                && let Some(_passage) = gate::enter_at_once()
+            {
+                return send_short(ours, spare, buffer, count, tag, param, asked);
+            }
         }
-        send_at_length(ours, buffer, count, tag, param)
+        send_at_length(endpoint, buffer, count, tag, param)
     }
 }
 
-/// A send that is not alone: the worker is shared, or the gate is closed or passed already.
-///
 /// # Safety
 /// The application's arguments.
 #[cold]
+#[inline(never)]
 unsafe fn send_at_length(
-    endpoint: &Endpoint,
+    endpoint: *mut c_void,
     buffer: *const c_void,
     count: usize,
     tag: Tag,
     param: *const RequestParam,
 ) -> StatusPtr {
-    let _passage = gate::enter();
-    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    // SAFETY: by the caller's promise.
     unsafe {
-        let shared = (*endpoint.worker).shared;
-        send(endpoint, buffer, count, tag, param, shared)
+        let Some(ours) = handle::endpoint(endpoint) else {
+            return (real().tag_send_nbx)(endpoint, buffer, count, tag, param);
+        };
+        let _passage = gate::enter();
+        send(ours, buffer, count, tag, param)
     }
 }
 

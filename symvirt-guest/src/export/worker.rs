@@ -10,8 +10,9 @@ use super::rarely;
 use crate::address;
 use crate::gate;
 use crate::object::handle;
+use crate::object::worker::Worker;
 use crate::process::workers;
-use crate::real::real;
+use crate::real::{found, real};
 
 /// # Safety
 /// As UCX's.
@@ -58,10 +59,22 @@ pub unsafe extern "C" fn ucp_worker_progress(worker: *mut c_void) -> c_uint {
         // SAFETY: as above.
         return unsafe { (real().worker_progress)(worker) };
     };
+    if ours.deferred.is_empty()
+        && let Some(_passage) = gate::enter_at_once()
+    {
+        // SAFETY: the real worker in use, inside the gate; an object of ours exists.
+        return unsafe { (found().worker_progress)(ours.real()) };
+    }
+    progress_at_length(ours)
+}
+
+#[cold]
+#[inline(never)]
+fn progress_at_length(worker: &Worker) -> c_uint {
     let _passage = gate::enter();
-    let delivered = ours.deferred.deliver();
+    let delivered = worker.deferred.deliver();
     // SAFETY: the real worker in use, inside the gate.
-    delivered + unsafe { (real().worker_progress)(ours.real()) }
+    delivered + unsafe { (real().worker_progress)(worker.real()) }
 }
 
 /// # Safety

@@ -1,7 +1,7 @@
 //! The process's gate, as the exports pass it.
 
 use super::Gate;
-use crate::tls::{self, Mode, ModeCell};
+use crate::tls::{self, Mode};
 
 /// The process's gate.
 pub static GATE: Gate = Gate::new();
@@ -11,26 +11,24 @@ pub struct Passage {
     leave: bool,
 }
 
-/// Passes the process's gate, or waits until it opens. A thread that is already inside (an
-/// application callback that calls UCP) and a helper pass at once.
-#[inline(always)]
-pub fn enter() -> Passage {
-    match enter_at_once() {
-        Some(passage) => passage,
-        None => enter_slowly(tls::mode()),
-    }
-}
-
-/// Passes the process's gate if it is open and the thread is outside: the short way, on which the
-/// compiler knows that the passage ends with its drop.
+/// Passes the process's gate if it is open and the thread is outside, or else nothing: the caller
+/// must go on to [`enter`]. On this way the compiler knows that the drop leaves.
 #[inline(always)]
 pub fn enter_at_once() -> Option<Passage> {
     let mode = tls::mode();
     (mode.get() == Mode::Idle && GATE.try_enter(mode)).then(|| Passage { leave: true })
 }
 
+/// Passes the process's gate, or waits until it opens. A thread that is already inside (an
+/// application callback that calls UCP) and a helper pass at once.
+#[inline(always)]
+pub fn enter() -> Passage {
+    enter_at_once().unwrap_or_else(enter_slowly)
+}
+
 #[cold]
-fn enter_slowly(mode: &'static ModeCell) -> Passage {
+fn enter_slowly() -> Passage {
+    let mode = tls::mode();
     match mode.get() {
         Mode::Inside | Mode::Helper => return Passage { leave: false },
         Mode::New => crate::life::register_thread(mode),

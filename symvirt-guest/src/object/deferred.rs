@@ -20,17 +20,17 @@ impl Deferred {
         self.count.store(queue.len(), Ordering::Release);
     }
 
-    /// Delivers what is waiting, in order of completion; returns how many.
+    /// Whether nothing is waiting.
     #[inline(always)]
-    pub fn deliver(&self) -> u32 {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return 0;
-        }
-        self.deliver_all()
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
 
-    #[cold]
-    fn deliver_all(&self) -> u32 {
+    /// Delivers what is waiting, in order of completion; returns how many.
+    pub fn deliver(&self) -> u32 {
+        if self.is_empty() {
+            return 0;
+        }
         let waiting = {
             let mut queue = lock(&self.queue);
             self.count.store(0, Ordering::Release);

@@ -33,6 +33,9 @@ pub struct Pool {
 }
 
 struct State {
+    /// Lent to one send at a time, that of the thread that is alone with the worker. Most small
+    /// messages are gone when the real call returns: then it was never taken. Null at first.
+    spare: *mut Request,
     free: *mut Request,
     slabs: Vec<*mut u8>,
 }
@@ -40,6 +43,7 @@ struct State {
 impl Pool {
     pub fn new(spec: RequestSpec) -> Pool {
         let state = State {
+            spare: ptr::null_mut(),
             free: ptr::null_mut(),
             slabs: Vec::new(),
         };
@@ -91,6 +95,35 @@ impl Pool {
             header.next = state.free;
             state.free = request;
         });
+    }
+
+    /// A request for a send that probably leaves no trace: it is taken only by [`Pool::take_spare`].
+    /// Null at first.
+    #[inline(always)]
+    pub fn spare(&self) -> *mut Request {
+        self.with(false, |state| state.spare)
+    }
+
+    /// Makes another request the spare one.
+    pub fn take_spare(&self, worker: &Worker) {
+        let next = self.get(worker, false);
+        self.with(false, |state| state.spare = next);
+    }
+
+    /// The request that comes next, or null: where one thread is alone with the worker.
+    #[inline(always)]
+    pub fn first(&self) -> *mut Request {
+        self.with(false, |state| state.free)
+    }
+
+    /// Takes the first request.
+    ///
+    /// # Safety
+    /// `first` is what [`Pool::first`] has returned just now, and not null.
+    #[inline(always)]
+    pub unsafe fn take_first(&self, first: *mut Request) {
+        // SAFETY: members of the list are valid headers.
+        self.with(false, |state| state.free = unsafe { (*first).next });
     }
 
     fn stride(&self) -> usize {

@@ -36,11 +36,12 @@ impl Posted {
         // SAFETY: the request and the last of the ring are live; the thread is alone with them by
         // the gate, and by the lock where it must be.
         unsafe {
-            let last = (*self.ends).previous;
+            let ends = self.ends;
+            let last = (*ends).previous;
             (*request).previous = last;
-            (*request).next = self.ends;
+            (*request).next = ends;
             (*last).next = request;
-            (*self.ends).previous = request;
+            (*ends).previous = request;
         }
     }
 

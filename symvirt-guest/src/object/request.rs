@@ -24,7 +24,7 @@ use super::handle::Mark;
 use super::syncs::Ended;
 use super::worker::Worker;
 use crate::gate;
-use crate::real::real;
+use crate::real::found;
 
 /// The completion has come.
 pub const FIRED: u32 = 1;
@@ -141,8 +141,8 @@ impl Request {
     /// # Safety
     /// The memory that `ucp_context_query` asked for lies before `user`.
     #[inline(always)]
-    pub unsafe fn in_users_memory(worker: &Worker, user: *mut c_void) -> *mut Request {
-        let request = user.cast::<Request>().wrapping_sub(1);
+    pub unsafe fn in_users_memory(worker: *const Worker, user: *mut c_void) -> *mut Request {
+        let request = Request::behind(user);
         // SAFETY: by the caller's promise; fields are written, never read.
         unsafe {
             (&raw mut (*request).worker).write(worker);
@@ -159,16 +159,21 @@ impl Request {
         unsafe { request.add(1).cast() }
     }
 
+    /// The request behind what the application holds, if it is ours.
+    #[inline(always)]
+    pub fn behind(user: *mut c_void) -> *mut Request {
+        user.cast::<Request>().wrapping_sub(1)
+    }
+
     /// Our request behind what the application holds; `None` if it is UCX's own.
     ///
     /// # Safety
     /// `user` is a live request of UCX or of ours.
     #[inline(always)]
     pub unsafe fn from_user(user: *mut c_void) -> Option<*mut Request> {
-        let request = user.cast::<Request>().wrapping_sub(1);
         // SAFETY: the word before the area belongs to the request's own header, ours or UCX's.
         let mark = unsafe { user.cast::<u64>().sub(1).read() };
-        (mark == Mark::Request as u64).then_some(request)
+        (mark == Mark::Request as u64).then(|| Request::behind(user))
     }
 
     /// Sets bits of the state; returns those set before.
@@ -230,7 +235,7 @@ pub unsafe fn fired(
 fn free_real(header: &mut Request) {
     let real_request = std::mem::replace(&mut header.real, ptr::null_mut());
     // SAFETY: a request that the real library returned and that was not freed yet.
-    unsafe { (real().request_free)(real_request) };
+    unsafe { (found().request_free)(real_request) };
 }
 
 /// A switch has cancelled a posted receive: it waits, as if never posted, for the new worker.

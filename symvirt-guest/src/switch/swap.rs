@@ -119,7 +119,7 @@ fn redirect(worker: &Worker, twins: Reals, addresses: &HashMap<WorkerId, &[u8]>)
 fn repost(worker: &Worker) {
     for request in worker.posted.snapshot() {
         // SAFETY: taken back, on the list, not seen by the new worker yet.
-        match unsafe { receive::post(worker, request, worker.shared) } {
+        match unsafe { receive::repost(worker, request) } {
             PostOutcome::Pending => {}
             // A message of the new epoch was there already.
             PostOutcome::Completed => worker.deferred.push(request),

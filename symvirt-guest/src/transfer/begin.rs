@@ -40,6 +40,9 @@ pub fn plain(datatype: u64, callback: *const c_void) -> RequestParam {
     }
 }
 
+/// What is asked so seldom that the short ways leave it to the general one.
+pub const SELDOM: u32 = op::FLAGS | op::MEMORY_TYPE | op::RECV_INFO;
+
 /// A header, from the pool or in the application's memory, with parameters for the real library.
 /// `shared` is the worker's.
 ///
@@ -61,27 +64,8 @@ pub unsafe fn begin(
         } else {
             Request::in_users_memory(worker, (*param).request)
         };
+        tell(request, param, asked, callback);
         let told = &mut (*request).param;
-        told.op_attr_mask = asked & PASSED | op::CALLBACK | op::USER_DATA;
-        told.cb = callback;
-        told.user_data = request.cast();
-        if asked & op::DATATYPE != 0 {
-            told.datatype = (*param).datatype;
-        }
-        if asked & (op::FLAGS | op::MEMORY_TYPE | op::RECV_INFO) != 0 {
-            copy_seldom(told, param);
-        }
-        request
-    }
-}
-
-/// # Safety
-/// As [`begin`].
-#[cold]
-unsafe fn copy_seldom(told: &mut RequestParam, param: *const RequestParam) {
-    // SAFETY: each field only if announced.
-    unsafe {
-        let asked = (*param).op_attr_mask;
         if asked & op::FLAGS != 0 {
             told.flags = (*param).flags;
         }
@@ -91,6 +75,30 @@ unsafe fn copy_seldom(told: &mut RequestParam, param: *const RequestParam) {
         if asked & op::RECV_INFO != 0 {
             told.recv_info = (*param).recv_info;
         }
+        request
+    }
+}
+
+/// Writes the parameters for the real library, all but the seldom ones.
+///
+/// # Safety
+/// As [`begin`]; `asked` is the mask of `param`.
+#[inline(always)]
+pub unsafe fn tell(
+    request: *mut Request,
+    param: *const RequestParam,
+    asked: u32,
+    callback: *const c_void,
+) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let told = &mut (*request).param;
+        told.op_attr_mask = asked & PASSED | op::CALLBACK | op::USER_DATA;
+        told.cb = callback;
+        told.user_data = request.cast();
+        if asked & op::DATATYPE != 0 {
+            told.datatype = (*param).datatype;
+        }
     }
 }
 
@@ -98,12 +106,12 @@ unsafe fn copy_seldom(told: &mut RequestParam, param: *const RequestParam) {
 /// before it is known to have returned.
 ///
 /// # Safety
-/// As [`begin`]; `header` is not complete.
+/// As [`tell`]; the request is not complete.
 #[inline(always)]
-pub unsafe fn note(header: &mut Request, param: *const RequestParam, kind: Kind) {
+pub unsafe fn note(request: *mut Request, param: *const RequestParam, asked: u32, kind: Kind) {
     // SAFETY: by the caller's promise: each field only if announced.
     unsafe {
-        let asked = (*param).op_attr_mask;
+        let header = &mut *request;
         header.asked = asked;
         header.kind = kind;
         if asked & op::CALLBACK != 0 {

@@ -7,12 +7,12 @@ use symvirt_ffi::flags::{dt, op};
 use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::{begin, discard, note};
+use super::begin::{begin, discard, note, tell};
 use crate::object::datatype;
 use crate::object::message::{Body, Message};
 use crate::object::request::{self, FIRED, Kind, Posting, RETURNED, Request};
 use crate::object::worker::Worker;
-use crate::real::real;
+use crate::real::{found, real};
 
 unsafe extern "C" fn on_received(
     _: *mut c_void,
@@ -83,23 +83,25 @@ pub enum PostOutcome {
     Refused(Status),
 }
 
-/// Posts the receive that the request's recipe describes; it is on the list already.
+/// Posts a receive whose request has its parameters and is on the list.
 ///
 /// # Safety
-/// Inside the gate, on the worker's real side in use. `shared` is the worker's.
+/// Inside the gate, on the worker's real side in use; the arguments are those of a tagged receive.
+/// `shared` is the worker's.
 #[inline(always)]
-pub unsafe fn post(worker: &Worker, request: *mut Request, shared: bool) -> PostOutcome {
-    // SAFETY: the application's receive; the header is live.
+unsafe fn post(
+    worker: &Worker,
+    request: *mut Request,
+    buffer: *mut c_void,
+    count: usize,
+    tag: u64,
+    mask: u64,
+    shared: bool,
+) -> PostOutcome {
+    // SAFETY: by the caller's promise; the header is live.
     unsafe {
-        let posting = &(*request).posting;
-        let result = (real().tag_recv_nbx)(
-            worker.real(),
-            posting.buffer,
-            posting.count,
-            posting.tag,
-            posting.mask,
-            &raw const (*request).param,
-        );
+        let told = &raw const (*request).param;
+        let result = (found().tag_recv_nbx)(worker.real(), buffer, count, tag, mask, told);
         match result.request() {
             None => PostOutcome::Refused(result.status()),
             Some(real) => match request::returned(request, worker, real, Kind::Receive, shared) {
@@ -110,14 +112,66 @@ pub unsafe fn post(worker: &Worker, request: *mut Request, shared: bool) -> Post
     }
 }
 
-/// Receives by tag. `shared` is the worker's.
+/// Posts a receive again that was taken back.
+///
+/// # Safety
+/// Under the closed gate; the request is on the worker's list and not posted.
+pub unsafe fn repost(worker: &Worker, request: *mut Request) -> PostOutcome {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let Posting {
+            buffer,
+            count,
+            tag,
+            mask,
+        } = (*request).posting;
+        post(worker, request, buffer, count, tag, mask, worker.shared)
+    }
+}
+
+/// Receives by tag: the short way, for a thread that is alone with the worker and asks for nothing
+/// seldom. `first` is the pool's first request.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of a tagged receive, `asked` is the mask of `param`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "six are the C function's")]
+pub unsafe fn receive_short(
+    worker: &Worker,
+    first: *mut Request,
+    buffer: *mut c_void,
+    count: usize,
+    tag: u64,
+    mask: u64,
+    param: *const RequestParam,
+    asked: u32,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        if !worker.drained.is_empty() {
+            return receive(worker, buffer, count, tag, mask, param);
+        }
+        let request = if asked & op::REQUEST == 0 {
+            worker.pool.take_first(first);
+            first
+        } else {
+            Request::in_users_memory(worker, (*param).request)
+        };
+        let more = asked | op::NO_IMM_CMPL;
+        tell(request, param, more, on_received as *const c_void);
+        note(request, param, asked, Kind::Receive);
+        start(worker, request, buffer, count, tag, mask, false)
+    }
+}
+
+/// Receives by tag, in whatever circumstances.
 ///
 /// UCX 1.13 ignores a request for the description of an immediately completed receive: the real
 /// library is asked for the callback always, and the inline one is caught.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of a tagged receive.
-#[inline(always)]
+#[inline(never)]
 pub unsafe fn receive(
     worker: &Worker,
     buffer: *mut c_void,
@@ -125,39 +179,64 @@ pub unsafe fn receive(
     tag: u64,
     mask: u64,
     param: *const RequestParam,
-    shared: bool,
 ) -> StatusPtr {
+    let shared = worker.shared;
     // SAFETY: by the caller's promise; the header is exclusively ours until it is posted.
     unsafe {
         let request = begin(worker, param, on_received as *const c_void, shared);
-        let header = &mut *request;
-        header.param.op_attr_mask |= op::NO_IMM_CMPL;
-        note(header, param, Kind::Receive);
-        header.posting = Posting {
+        (*request).param.op_attr_mask |= op::NO_IMM_CMPL;
+        note(request, param, (*param).op_attr_mask, Kind::Receive);
+        if !worker.drained.is_empty()
+            && let Some(message) = worker.drained.take(tag, mask)
+        {
+            fill(request, buffer, count, message.info, &message.data);
+            return finish(request, Kind::Receive);
+        }
+        start(worker, request, buffer, count, tag, mask, shared)
+    }
+}
+
+/// Puts a receive at the end of the order and posts it.
+///
+/// # Safety
+/// As [`post`], but the request is on no list yet.
+#[inline(always)]
+unsafe fn start(
+    worker: &Worker,
+    request: *mut Request,
+    buffer: *mut c_void,
+    count: usize,
+    tag: u64,
+    mask: u64,
+    shared: bool,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        (*request).posting = Posting {
             buffer,
             count,
             tag,
             mask,
         };
-        if !worker.drained.is_empty() && fill_from_drained(worker, request) {
-            return finish(worker, request, Kind::Receive, shared);
-        }
         worker.posted.push(request, shared);
-        match post(worker, request, shared) {
+        match post(worker, request, buffer, count, tag, mask, shared) {
             PostOutcome::Pending => StatusPtr(Request::user(request)),
-            PostOutcome::Completed => finish(worker, request, Kind::Receive, shared),
-            PostOutcome::Refused(status) => refused(worker, request, status),
+            PostOutcome::Completed => finish(request, Kind::Receive),
+            PostOutcome::Refused(status) => refused(request, status),
         }
     }
 }
 
 /// # Safety
-/// The request is on the list and the real library did not take it.
+/// The request is on the list, and the real library did not take it.
 #[cold]
-unsafe fn refused(worker: &Worker, request: *mut Request, status: Status) -> StatusPtr {
-    worker.posted.remove(request, worker.shared);
-    // SAFETY: by the caller's promise.
-    unsafe { discard(worker, request, status, worker.shared) };
+unsafe fn refused(request: *mut Request, status: Status) -> StatusPtr {
+    // SAFETY: by the caller's promise; the worker outlives its requests.
+    unsafe {
+        let worker = &*(*request).worker;
+        worker.posted.remove(request, worker.shared);
+        discard(worker, request, status, worker.shared);
+    }
     StatusPtr::from_status(status)
 }
 
@@ -178,15 +257,13 @@ pub unsafe fn receive_message(
         let request = begin(worker, param, on_message as *const c_void, shared);
         let header = &mut *request;
         header.param.op_attr_mask |= op::NO_IMM_CMPL;
-        note(header, param, kind);
+        note(request, param, (*param).op_attr_mask, kind);
         header.info = message.info;
-        header.posting.buffer = buffer;
-        header.posting.count = count;
         let real_message = match message.body {
             Body::Real(real_message) => real_message,
             Body::Drained(data) => {
-                fill(request, message.info, &data);
-                return finish(worker, request, kind, shared);
+                fill(request, buffer, count, message.info, &data);
+                return finish(request, kind);
             }
         };
         let told = &raw const header.param;
@@ -199,7 +276,7 @@ pub unsafe fn receive_message(
             Some(real) if request::returned(request, worker, real, kind, shared) => {
                 StatusPtr(Request::user(request))
             }
-            Some(_) => finish(worker, request, kind, shared),
+            Some(_) => finish(request, kind),
         }
     }
 }
@@ -218,30 +295,20 @@ unsafe extern "C" fn on_message(
     }
 }
 
-/// Completes a receive by what a drain has taken, if that has a message for it.
-///
-/// # Safety
-/// As [`fill`].
-#[cold]
-unsafe fn fill_from_drained(worker: &Worker, request: *mut Request) -> bool {
-    // SAFETY: by the caller's promise.
-    let posting = unsafe { &(*request).posting };
-    let Some(message) = worker.drained.take(posting.tag, posting.mask) else {
-        return false;
-    };
-    // SAFETY: as above.
-    unsafe { fill(request, message.info, &message.data) };
-    true
-}
-
 /// Completes a receive from our memory.
 ///
 /// # Safety
-/// The request is exclusively ours, and never seen by the real library.
-unsafe fn fill(request: *mut Request, info: TagRecvInfo, data: &[u8]) {
+/// The request is exclusively ours, and never seen by the real library; buffer and count are the
+/// application's.
+unsafe fn fill(
+    request: *mut Request,
+    buffer: *mut c_void,
+    count: usize,
+    info: TagRecvInfo,
+    data: &[u8],
+) {
     // SAFETY: by the caller's promise.
     let header = unsafe { &mut *request };
-    let Posting { buffer, count, .. } = header.posting;
     header.info = info;
     let datatype = match header.param.op_attr_mask & op::DATATYPE {
         0 => dt::BYTES,
@@ -257,10 +324,13 @@ unsafe fn fill(request: *mut Request, info: TagRecvInfo, data: &[u8]) {
 ///
 /// # Safety
 /// The request has fired and is not delivered; on an application thread.
-unsafe fn finish(worker: &Worker, request: *mut Request, kind: Kind, shared: bool) -> StatusPtr {
-    // SAFETY: by the caller's promise.
+#[inline(never)]
+unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
+    // SAFETY: by the caller's promise; the worker outlives its requests.
     unsafe {
         let header = &*request;
+        let worker = &*header.worker;
+        let shared = worker.shared;
         if header.asked & op::NO_IMM_CMPL != 0 {
             request::deliver(request, kind, shared);
             return StatusPtr(Request::user(request));

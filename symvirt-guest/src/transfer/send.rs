@@ -5,14 +5,15 @@
 
 use std::ffi::c_void;
 
+use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::{begin, discard, note};
+use super::begin::{begin, discard, note, tell};
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
 use crate::object::worker::Worker;
-use crate::real::real;
+use crate::real::{found, real};
 
 unsafe extern "C" fn on_done(_: *mut c_void, status: Status, user_data: *mut c_void) {
     // SAFETY: `user_data` is the request of an operation.
@@ -75,7 +76,7 @@ unsafe fn started(
     // SAFETY: by the caller's promise; what has fired already is delivered here, on an
     // application thread.
     unsafe {
-        note(&mut *request, param, kind);
+        note(request, param, (*param).op_attr_mask, kind);
         if !request::returned(request, worker, real_request, kind, shared) {
             if kind == Kind::SyncSend {
                 worker.syncs.forget(request);
@@ -86,33 +87,87 @@ unsafe fn started(
     StatusPtr(Request::user(request))
 }
 
-/// Sends `count` elements to the endpoint's peer, and counts the message. `shared` is the
-/// worker's.
+/// Sends `count` elements to the endpoint's peer, and counts the message: the short way, for a
+/// thread that is alone with the worker and asks for nothing seldom. `spare` is the pool's.
+///
+/// # Safety
+/// The outermost call inside the gate; the arguments are those of a tagged send, `asked` is the
+/// mask of `param`.
+#[inline(always)]
+pub unsafe fn send_short(
+    endpoint: &Endpoint,
+    spare: *mut Request,
+    buffer: *const c_void,
+    count: usize,
+    tag: u64,
+    param: *const RequestParam,
+    asked: u32,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        let request = match asked & op::REQUEST {
+            0 => spare,
+            _ => Request::in_users_memory(endpoint.worker, (*param).request),
+        };
+        tell(request, param, asked, on_done as *const c_void);
+        let told = &raw const (*request).param;
+        let result = (found().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
+        if result == StatusPtr::OK {
+            endpoint.count_sent(false);
+            return result;
+        }
+        if result.request().is_some() {
+            return started_short(endpoint, result, param);
+        }
+        result
+    }
+}
+
+/// # Safety
+/// As [`send_short`], just after the call has returned a request.
+#[cold]
+unsafe fn started_short(
+    endpoint: &Endpoint,
+    result: StatusPtr,
+    param: *const RequestParam,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        let worker = &*endpoint.worker;
+        endpoint.count_sent(false);
+        let request = if (*param).op_attr_mask & op::REQUEST == 0 {
+            let spare = worker.pool.spare();
+            worker.pool.take_spare(worker);
+            spare
+        } else {
+            Request::behind((*param).request)
+        };
+        started(worker, request, result.0, param, Kind::Operation)
+    }
+}
+
+/// Sends as [`send_short`] does, in whatever circumstances.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of a tagged send.
-#[inline(always)]
 pub unsafe fn send(
     endpoint: &Endpoint,
     buffer: *const c_void,
     count: usize,
     tag: u64,
     param: *const RequestParam,
-    shared: bool,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
-        let request = begin(worker, param, on_done as *const c_void, shared);
-        let told = &raw const (*request).param;
-        let result = (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
-        if let Some(real) = result.request() {
-            endpoint.count_sent(shared);
-            return started(worker, request, real, param, Kind::Operation);
+        if !worker.shared && worker.pool.spare().is_null() {
+            worker.pool.take_spare(worker);
         }
-        discard(worker, request, result.status(), shared);
-        if result == StatusPtr::OK {
-            endpoint.count_sent(shared);
+        let result = operation(worker, param, |told| {
+            (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, told)
+        });
+        if result.request().is_some() || result == StatusPtr::OK {
+            endpoint.count_sent(worker.shared);
         }
         result
     }
