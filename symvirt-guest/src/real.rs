@@ -42,6 +42,14 @@ pub unsafe fn found() -> &'static Functions {
     unsafe { (*TABLE.0.get()).assume_init_ref() }
 }
 
+/// Calls the real library with a handle that is not ours: out of line, so that the way of our own
+/// handles saves no registers for it.
+#[cold]
+#[inline(never)]
+pub fn foreign<R>(call: impl FnOnce(&Functions) -> R) -> R {
+    call(real())
+}
+
 #[cold]
 fn resolve_or_die() {
     if resolve().is_none() {

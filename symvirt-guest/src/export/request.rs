@@ -12,7 +12,7 @@ use super::rarely;
 use crate::gate;
 use crate::object::handle;
 use crate::object::request::{self, COMPLETE, FIRED, RETURNED, Request};
-use crate::real::real;
+use crate::real::{foreign, real};
 
 /// # Safety
 /// As UCX's.
@@ -21,7 +21,7 @@ pub unsafe extern "C" fn ucp_request_check_status(request: *mut c_void) -> Statu
     // SAFETY: the application's request.
     unsafe {
         match Request::from_user(request) {
-            None => (real().request_check_status)(request),
+            None => foreign(move |real| (real.request_check_status)(request)),
             Some(ours) => (*ours).visible_status(),
         }
     }
@@ -42,8 +42,7 @@ pub unsafe extern "C" fn ucp_request_test(request: *mut c_void, info: *mut TagRe
     // SAFETY: the application's request.
     unsafe {
         let Some(ours) = Request::from_user(request) else {
-            return rarely!(ucp_request_test(request => *mut c_void, info => *mut TagRecvInfo)
-                -> Status, or Status::UNSUPPORTED);
+            return foreign_test(request, info);
         };
         let status = (*ours).visible_status();
         if status != Status::INPROGRESS && !info.is_null() {
@@ -51,6 +50,15 @@ pub unsafe extern "C" fn ucp_request_test(request: *mut c_void, info: *mut TagRe
         }
         status
     }
+}
+
+/// # Safety
+/// As UCX's.
+#[cold]
+#[inline(never)]
+unsafe fn foreign_test(request: *mut c_void, info: *mut TagRecvInfo) -> Status {
+    rarely!(ucp_request_test(request => *mut c_void, info => *mut TagRecvInfo)
+        -> Status, or Status::UNSUPPORTED)
 }
 
 /// # Safety
@@ -98,7 +106,7 @@ pub unsafe extern "C" fn ucp_request_free(request: *mut c_void) {
     // SAFETY: the application's request, freed once.
     unsafe {
         match Request::from_user(request) {
-            None => (real().request_free)(request),
+            None => foreign(move |real| (real.request_free)(request)),
             Some(ours) => request::free(ours),
         }
     }
@@ -130,8 +138,7 @@ pub unsafe extern "C" fn ucp_request_cancel(worker: *mut c_void, request: *mut c
             return (real().request_cancel)(worker, request);
         };
         let _passage = gate::enter();
-        let state = (*ours).state.load(Ordering::Acquire);
-        if state & (FIRED | RETURNED) == RETURNED {
+        if !(*ours).real.is_null() {
             (real().request_cancel)(worker.real(), (*ours).real);
         }
     }

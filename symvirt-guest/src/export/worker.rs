@@ -10,7 +10,6 @@ use super::rarely;
 use crate::address;
 use crate::gate;
 use crate::object::handle;
-use crate::object::worker::Worker;
 use crate::process::workers;
 use crate::real::{found, real};
 
@@ -54,27 +53,32 @@ pub unsafe extern "C" fn ucp_worker_destroy(worker: *mut c_void) {
 /// As UCX's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucp_worker_progress(worker: *mut c_void) -> c_uint {
-    // SAFETY: the application's handle.
-    let Some(ours) = (unsafe { handle::worker(worker) }) else {
-        // SAFETY: as above.
-        return unsafe { (real().worker_progress)(worker) };
-    };
-    if ours.deferred.is_empty()
-        && let Some(_passage) = gate::enter_at_once()
-    {
-        // SAFETY: the real worker in use, inside the gate; an object of ours exists.
-        return unsafe { (found().worker_progress)(ours.real()) };
+    // SAFETY: the application's handle; the real worker in use, inside the gate.
+    unsafe {
+        if let Some(ours) = handle::worker(worker)
+            && ours.deferred.is_empty()
+            && let Some(_passage) = gate::enter_at_once()
+        {
+            return (found().worker_progress)(ours.real());
+        }
+        progress_at_length(worker)
     }
-    progress_at_length(ours)
 }
 
+/// # Safety
+/// The application's handle.
 #[cold]
 #[inline(never)]
-fn progress_at_length(worker: &Worker) -> c_uint {
-    let _passage = gate::enter();
-    let delivered = worker.deferred.deliver();
-    // SAFETY: the real worker in use, inside the gate.
-    delivered + unsafe { (real().worker_progress)(worker.real()) }
+unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
+    // SAFETY: by the caller's promise; the real worker in use, inside the gate.
+    unsafe {
+        let Some(ours) = handle::worker(worker) else {
+            return (real().worker_progress)(worker);
+        };
+        let _passage = gate::enter();
+        let delivered = ours.deferred.deliver();
+        delivered + (real().worker_progress)(ours.real())
+    }
 }
 
 /// # Safety

@@ -74,7 +74,7 @@ pub struct Request {
     /// Links of the one list the request is on: pool or posted.
     pub next: *mut Request,
     pub previous: *mut Request,
-    /// The real request while the operation is under way.
+    /// The real request from its return to the completion, otherwise null.
     pub real: *mut c_void,
     pub worker: *const Worker,
     pub info: TagRecvInfo,
@@ -146,6 +146,7 @@ impl Request {
         // SAFETY: by the caller's promise; fields are written, never read.
         unsafe {
             (&raw mut (*request).worker).write(worker);
+            (&raw mut (*request).real).write(ptr::null_mut());
             (&raw mut (*request).state).write(AtomicU32::new(USER_OWNED));
             (&raw mut (*request).mark).write(Mark::Request);
         }
@@ -213,10 +214,15 @@ pub unsafe fn fired(
     // SAFETY: by the caller's promise, here and below.
     let header = unsafe { &mut *request };
     header.status.store(status.0, Ordering::Relaxed);
-    if header.set(FIRED, shared) & RETURNED == 0 {
+    let has_returned = header.state.load(Ordering::Acquire) & RETURNED != 0;
+    if !has_returned && header.set(FIRED, shared) & RETURNED == 0 {
         return;
     }
-    free_real(header);
+    if kind == Kind::Receive && status == Status::OK && !shared {
+        worker.posted.retire(take_real(header));
+    } else {
+        free_real(header);
+    }
     if kind != Kind::Receive {
         worker.traffic.operation_ended();
     }
@@ -232,10 +238,14 @@ pub unsafe fn fired(
 }
 
 #[inline(always)]
+fn take_real(header: &mut Request) -> *mut c_void {
+    std::mem::replace(&mut header.real, ptr::null_mut())
+}
+
+#[inline(always)]
 fn free_real(header: &mut Request) {
-    let real_request = std::mem::replace(&mut header.real, ptr::null_mut());
     // SAFETY: a request that the real library returned and that was not freed yet.
-    unsafe { (found().request_free)(real_request) };
+    unsafe { (found().request_free)(take_real(header)) };
 }
 
 /// A switch has cancelled a posted receive: it waits, as if never posted, for the new worker.
@@ -280,7 +290,7 @@ pub unsafe fn returned(
 pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
     // SAFETY: by the caller's promise.
     let header = unsafe { &mut *request };
-    if header.asked & op::CALLBACK != 0 && !header.callback.is_null() {
+    if header.asked & op::CALLBACK != 0 {
         let (third, fourth) = match kind {
             Kind::Operation | Kind::SyncSend => (header.user_data, ptr::null_mut()),
             Kind::Receive | Kind::MessageReceive => {
@@ -294,7 +304,7 @@ pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
             callback(Request::user(request), status, third, fourth);
         }
     }
-    if header.set(COMPLETE, shared) & (RELEASED | USER_OWNED) == RELEASED {
+    if header.set(COMPLETE, shared) & RELEASED != 0 {
         // SAFETY: the worker outlives its requests.
         unsafe { &*header.worker }.pool.put(request, shared);
     }
@@ -332,7 +342,9 @@ pub unsafe fn free_early(request: *mut Request, keep_callback: bool) {
     if !keep_callback {
         header.asked &= !op::CALLBACK;
     }
-    if header.set(RELEASED, worker.shared) & (COMPLETE | USER_OWNED) == COMPLETE {
+    if header.state.load(Ordering::Relaxed) & USER_OWNED == 0
+        && header.set(RELEASED, worker.shared) & COMPLETE != 0
+    {
         worker.pool.put(request, worker.shared);
     }
 }

@@ -45,7 +45,7 @@ pub unsafe fn destroy(worker: &Worker) {
     let pointer = ptr::from_ref(worker).cast_mut();
     // SAFETY: off the list: no switch touches it any more.
     unsafe {
-        (real().worker_destroy)(worker.real());
+        (real().worker_destroy)(worker.swap_real(ptr::null_mut()));
         drop(Box::from_raw(pointer));
     }
 }

@@ -25,7 +25,8 @@ unsafe extern "C" fn on_received(
     unsafe {
         let worker = &*(*request).worker;
         if status == Status::OK && !worker.shared {
-            received(request, worker, status, info, false);
+            (*request).info = *info;
+            received(request, worker, status, false);
         } else {
             received_specially(request, worker, status, info);
         }
@@ -33,7 +34,7 @@ unsafe extern "C" fn on_received(
 }
 
 /// # Safety
-/// As [`received`].
+/// As [`received`]; `info` is valid until the callback returns, or null.
 #[cold]
 unsafe fn received_specially(
     request: *mut Request,
@@ -45,34 +46,25 @@ unsafe fn received_specially(
     unsafe {
         if status == Status::CANCELED && worker.reposting.load(Ordering::Relaxed) {
             request::take_back(&mut *request);
-        } else {
-            received(request, worker, status, info, worker.shared);
+            return;
         }
+        if !info.is_null() {
+            (*request).info = *info;
+        }
+        received(request, worker, status, worker.shared);
     }
 }
 
 /// # Safety
-/// `request` was posted on `worker` and has completed just now. `info` is valid until the callback
-/// returns, or null.
+/// `request` was posted on `worker` and has completed just now; its description is copied.
 #[inline(always)]
-unsafe fn received(
-    request: *mut Request,
-    worker: &Worker,
-    status: Status,
-    info: *const TagRecvInfo,
-    shared: bool,
-) {
+unsafe fn received(request: *mut Request, worker: &Worker, status: Status, shared: bool) {
     worker.posted.remove(request, shared);
     if status != Status::CANCELED {
         worker.traffic.count_received(shared);
     }
     // SAFETY: by the caller's promise; called once per completion.
-    unsafe {
-        if !info.is_null() {
-            (*request).info = *info;
-        }
-        request::fired(request, worker, status, Kind::Receive, shared);
-    }
+    unsafe { request::fired(request, worker, status, Kind::Receive, shared) };
 }
 
 /// What became of a receive that was posted.
@@ -160,7 +152,9 @@ pub unsafe fn receive_short(
         let more = asked | op::NO_IMM_CMPL;
         tell(request, param, more, on_received as *const c_void);
         note(request, param, asked, Kind::Receive);
-        start(worker, request, buffer, count, tag, mask, false)
+        let result = start(worker, request, buffer, count, tag, mask, false);
+        worker.posted.free_spent();
+        result
     }
 }
 
