@@ -215,7 +215,7 @@ impl Agent {
                     },
                     _ => FromRank::Published {
                         epoch,
-                        addresses: vec![],
+                        blobs: vec![],
                         hellos: vec![],
                     },
                 };
@@ -267,6 +267,7 @@ impl Agent {
                     epoch: *epoch,
                     sent: vec![],
                     syncs: vec![],
+                    atomics: false,
                 }
             }
             ToRank::Expect { epoch, .. } => FromRank::Drained {
@@ -276,6 +277,7 @@ impl Agent {
             ToRank::Release { epoch } => FromRank::Released {
                 epoch: *epoch,
                 release_us: 5,
+                stall: None,
             },
             ToRank::Open { epoch } => FromRank::Opened {
                 epoch: *epoch,

@@ -19,14 +19,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::ids::{Epoch, ObjectId, ProcId, WorkerId};
 use crate::transport::Transports;
 
-/// A worker's UCP address as `ucp_worker_get_address` packed it.
+/// What peers need to reach an object: a worker's address as `ucp_worker_get_address` packed it,
+/// or the remote key of registered memory as `ucp_rkey_pack` did.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct WorkerAddress {
-    /// Whose address it is.
-    pub worker: WorkerId,
+pub struct Blob {
+    /// Which object it leads to.
+    pub object: ObjectId,
     /// Opaque bytes of the real UCX.
     pub bytes: Vec<u8>,
 }
@@ -89,8 +90,8 @@ pub struct Welcome {
     pub epoch: Epoch,
     /// Transports of that epoch for this guest.
     pub transports: Transports,
-    /// Current addresses of the workers that are not in epoch 0 any more.
-    pub table: Vec<WorkerAddress>,
+    /// How objects are reached that are not in epoch 0 any more.
+    pub table: Vec<Blob>,
 }
 
 /// From the coordinator to a rank.
@@ -98,20 +99,21 @@ pub struct Welcome {
 pub enum ToRank {
     /// The rank is a member now.
     Welcome(Welcome),
-    /// Build a second context and worker for each that exists, and publish their addresses.
+    /// Build a second context and worker for each that exists, register memory there too, and
+    /// publish how peers reach them.
     Prepare {
         /// This switch.
         epoch: Epoch,
         /// Resolved for this guest.
         transports: Transports,
     },
-    /// Addresses of every worker of the gang and the hellos this rank's workers will receive:
+    /// How every object of the gang is reached, and the hellos this rank's workers will receive:
     /// make endpoints, send and consume hellos, then vote.
     Peers {
         /// This switch.
         epoch: Epoch,
-        /// All new addresses.
-        table: Vec<WorkerAddress>,
+        /// All that was published.
+        table: Vec<Blob>,
         /// Hellos to consume, for this rank's workers only where `worker.process` is its own.
         hellos: Vec<WorkerCount>,
     },
@@ -132,6 +134,8 @@ pub enum ToRank {
         /// Synchronous sends of all ranks that were not matched when the gates closed; those to
         /// workers of other processes are to be ignored.
         syncs: Vec<SyncSend>,
+        /// Make-before-break: the gate stays closed until [`ToRank::Release`].
+        barrier: bool,
     },
     /// Synchronous sends of this rank were matched.
     Matched {
@@ -165,12 +169,12 @@ pub enum FromRank {
         /// Messages sent in the current epoch, per receiving worker.
         sent: Vec<WorkerCount>,
     },
-    /// New workers exist. `peers` counts the endpoints to each worker that will send a hello.
+    /// The new side exists. `hellos` counts the endpoints to each worker that will send one.
     Published {
         /// This switch.
         epoch: Epoch,
-        /// New addresses of this rank's workers.
-        addresses: Vec<WorkerAddress>,
+        /// How this rank's objects will be reached.
+        blobs: Vec<Blob>,
         /// Hellos this rank will send.
         hellos: Vec<WorkerCount>,
     },
@@ -194,6 +198,9 @@ pub enum FromRank {
         sent: Vec<WorkerCount>,
         /// Synchronous sends that have not been matched yet.
         syncs: Vec<SyncSend>,
+        /// Whether the rank has issued atomics in the closing epoch. Those of two epochs must not
+        /// meet: hardware may carry out the ones and a processor the others.
+        atomics: bool,
     },
     /// Synchronous sends of others, whose messages this rank had drained, were matched. Belongs
     /// to no switch; relayed as [`ToRank::Matched`].
@@ -215,6 +222,9 @@ pub enum FromRank {
         epoch: Epoch,
         /// How long it took, in microseconds.
         release_us: u64,
+        /// How long the application was stopped, if [`ToRank::Expect`] asked for a barrier: more
+        /// than [`FromRank::Drained`] could know.
+        stall: Option<Stall>,
     },
     /// Break-before-make: the gate is open again.
     Opened {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
-use symvirt_protocol::rank::{FromRank, SyncSend, WorkerAddress, WorkerCount};
+use symvirt_protocol::rank::{FromRank, SyncSend, Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use crate::address::Parsed;
@@ -151,7 +151,7 @@ pub fn next_worker() -> WorkerId {
 }
 
 /// Begins an epoch: under the closed gate, or at the welcome.
-pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[WorkerAddress]) {
+pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob]) {
     *lock(&STATE.transports) = transports;
     let addresses = table
         .iter()

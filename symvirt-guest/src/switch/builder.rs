@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::{FromRank, SwitchOrder, WorkerAddress, WorkerCount};
+use symvirt_protocol::rank::{FromRank, SwitchOrder, Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use super::Shared;
@@ -25,7 +25,7 @@ pub enum Job {
     /// Make endpoints, exchange hellos, vote.
     WireUp {
         epoch: Epoch,
-        table: Vec<WorkerAddress>,
+        table: Vec<Blob>,
         hellos: Vec<WorkerCount>,
     },
     /// Destroy what was prepared.
@@ -154,7 +154,7 @@ impl Builder {
         }
     }
 
-    fn wire_up(&self, epoch: Epoch, table: Vec<WorkerAddress>, hellos: &[WorkerCount]) {
+    fn wire_up(&self, epoch: Epoch, table: Vec<Blob>, hellos: &[WorkerCount]) {
         let taken = lock(&self.shared.prepared).take();
         let Some(mut side) = taken.filter(|side| side.epoch == epoch) else {
             return self.veto(epoch, "nothing is prepared".to_owned());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::{Epoch, WorkerId};
-use symvirt_protocol::rank::{WorkerAddress, WorkerCount};
+use symvirt_protocol::rank::{Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use super::hello::Hellos;
@@ -32,7 +32,7 @@ pub struct Side {
     pub transports: Transports,
     pub contexts: Vec<ContextSide>,
     /// New addresses of all workers of the gang.
-    pub table: Vec<WorkerAddress>,
+    pub table: Vec<Blob>,
 }
 
 /// The new real context of one of ours.
@@ -160,12 +160,12 @@ impl Side {
     ///
     /// # Errors
     /// UCX's.
-    pub fn addresses(&self) -> Result<Vec<WorkerAddress>, SideError> {
+    pub fn addresses(&self) -> Result<Vec<Blob>, SideError> {
         let address = |side: &WorkerSide| {
             // SAFETY: workers are not destroyed during a round.
             let worker = unsafe { &*side.worker }.id;
             let bytes = real_address(side.real).map_err(SideError::Address)?;
-            Ok(WorkerAddress { worker, bytes })
+            Ok(Blob { worker, bytes })
         };
         self.workers().map(address).collect()
     }
@@ -189,7 +189,7 @@ impl Side {
     /// destroyed then.
     pub fn wire_up(
         &mut self,
-        table: Vec<WorkerAddress>,
+        table: Vec<Blob>,
         expected: &[WorkerCount],
         abandoned: &AtomicBool,
     ) -> Result<(), SideError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use symvirt_protocol::frame::{self, Decoder};
 use symvirt_protocol::ids::{ProcId, WorkerId};
-use symvirt_protocol::rank::{FromRank, Join, Stall, ToRank, Welcome, WorkerAddress, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Join, Stall, ToRank, Welcome, WorkerCount};
 
 /// Longest wait for anything in these tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,8 +85,8 @@ impl Rank {
             ToRank::Welcome(_) | ToRank::Matched { .. } => return None,
             ToRank::Prepare { epoch, .. } => FromRank::Published {
                 epoch,
-                addresses: vec![WorkerAddress {
-                    worker,
+                blobs: vec![Blob {
+                    object: worker,
                     bytes: vec![7; 100],
                 }],
                 hellos: Vec::new(),
@@ -96,6 +96,7 @@ impl Rank {
                 epoch,
                 sent: vec![WorkerCount { worker, count: 3 }],
                 syncs: Vec::new(),
+                atomics: false,
             },
             ToRank::Expect { epoch, .. } => {
                 let stall = Stall {
@@ -108,6 +109,7 @@ impl Rank {
             ToRank::Release { epoch } => FromRank::Released {
                 epoch,
                 release_us: 5,
+                stall: None,
             },
             ToRank::Open { epoch } => FromRank::Opened {
                 epoch,

@@ -38,7 +38,7 @@ mod steps;
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
 use crate::rank::{
-    FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerAddress, WorkerCount,
+    FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, Blob, WorkerCount,
 };
 use crate::transport::{Interconnect, Transports};
 
@@ -52,8 +52,8 @@ pub struct Gang {
     epoch: Epoch,
     last_used: Epoch,
     interconnect: Interconnect,
-    /// Addresses published in the last switch that committed.
-    table: Vec<WorkerAddress>,
+    /// How objects are reached since the last switch that committed.
+    table: Vec<Blob>,
     roster: Roster,
     round: Option<Round>,
 }
@@ -65,7 +65,7 @@ impl Gang {
     }
 
     /// A gang that an earlier coordinator left in `epoch`. Ranks that join before the next switch
-    /// get no table of current addresses.
+    /// get no table of how objects are reached.
     pub fn resume(epoch: Epoch, interconnect: Interconnect) -> Self {
         Gang {
             epoch,
@@ -427,7 +427,7 @@ impl Gang {
         };
         self.roster.remember_departed(process, member.epoch, sent);
         self.table
-            .retain(|address| address.worker.process != process);
+            .retain(|blob| blob.object.process != process);
         self.member_left(member, effects);
     }
 

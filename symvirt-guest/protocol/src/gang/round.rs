@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gang::outcome::{Phase, RankStall, Reason};
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{SwitchOrder, SyncSend, WorkerAddress};
+use crate::rank::{SwitchOrder, SyncSend, Blob};
 use crate::transport::Interconnect;
 
 #[derive(Debug)]
@@ -15,14 +15,16 @@ pub(super) struct Round {
     pub phase: Phase,
     /// Members whose answer the phase needs.
     pub waiting: BTreeSet<ProcId>,
-    /// New addresses, by the process that published them.
-    pub published: BTreeMap<ProcId, Vec<WorkerAddress>>,
+    /// How objects will be reached, by the process that published it.
+    pub published: BTreeMap<ProcId, Vec<Blob>>,
     /// Hellos each worker will receive.
     pub hellos: BTreeMap<WorkerId, u64>,
     /// Messages each worker was sent in the closing epoch.
     pub sent: BTreeMap<WorkerId, u64>,
     /// Synchronous sends that were not matched when the gates closed.
     pub syncs: Vec<SyncSend>,
+    /// Gates stay closed until every rank has drained.
+    pub barrier: bool,
     pub stalls: Vec<RankStall>,
     pub slowest_release_us: u64,
     /// Break-before-make: every rank has released; an abort from here on leads back to the hold.
@@ -56,6 +58,7 @@ impl Round {
             hellos: BTreeMap::new(),
             sent: BTreeMap::new(),
             syncs: Vec::new(),
+            barrier: false,
             stalls: Vec::new(),
             slowest_release_us: 0,
             held: false,

@@ -46,6 +46,7 @@ impl Gang {
                     epoch,
                     totals: to_counts(sent),
                     syncs: std::mem::take(&mut round.syncs),
+                    barrier: round.barrier,
                 })
             }
             Phase::Release => Some(ToRank::Release { epoch }),
@@ -86,12 +87,12 @@ impl Gang {
                 Phase::Prepare,
                 FromRank::Published {
                     epoch,
-                    mut addresses,
+                    mut blobs,
                     hellos,
                 },
             ) if this(epoch) => {
-                addresses.retain(|address| address.worker.process == process);
-                round.published.insert(process, addresses);
+                blobs.retain(|blob| blob.object.process == process);
+                round.published.insert(process, blobs);
                 add_counts(&mut round.hellos, &hellos);
             }
             (Phase::WireUp, FromRank::Ready { epoch }) if this(epoch) => {}
@@ -108,8 +109,10 @@ impl Gang {
                     epoch,
                     sent,
                     mut syncs,
+                    atomics,
                 },
             ) if this(epoch) => {
+                round.barrier |= atomics && round.order == SwitchOrder::MakeBeforeBreak;
                 add_counts(&mut round.sent, &sent);
                 syncs.retain(|sync| sync.sender == process);
                 round.syncs.append(&mut syncs);
@@ -123,7 +126,21 @@ impl Gang {
                     member.epoch = round.epoch;
                 }
             }
-            (Phase::Release, FromRank::Released { epoch, release_us }) if this(epoch) => {
+            (
+                Phase::Release,
+                FromRank::Released {
+                    epoch,
+                    release_us,
+                    stall,
+                },
+            ) if this(epoch) => {
+                let known = round
+                    .stalls
+                    .iter_mut()
+                    .find(|known| known.rank.process == process);
+                if let (Some(known), Some(stall)) = (known, stall) {
+                    known.stall = stall;
+                }
                 round.slowest_release_us = round.slowest_release_us.max(release_us);
             }
             (Phase::Open, FromRank::Opened { epoch, stall }) if this(epoch) => {
@@ -161,13 +178,21 @@ impl Gang {
             }
             Phase::Commit => self.enter(Phase::Drain, effects),
             Phase::Drain => {
-                let stalls = round.stalls.clone();
                 let order = round.order;
-                self.announce(Outcome::Committed { epoch, stalls }, effects);
+                if !round.barrier {
+                    let stalls = round.stalls.clone();
+                    self.announce(Outcome::Committed { epoch, stalls }, effects);
+                }
                 self.enter_release(order, effects);
             }
             Phase::Release => {
                 let slowest_us = round.slowest_release_us;
+                if round.barrier {
+                    // Only now is it known how long the gates stayed closed.
+                    let stalls = round.stalls.clone();
+                    self.announce(Outcome::Committed { epoch, stalls }, effects);
+                }
+                let Some(round) = &mut self.round else { return };
                 match round.order {
                     SwitchOrder::MakeBeforeBreak => {
                         self.announce(Outcome::Released { epoch, slowest_us }, effects);
@@ -215,7 +240,7 @@ impl Gang {
         self.interconnect = round.interconnect.clone();
         let published = std::mem::take(&mut round.published).into_iter();
         let present = published.filter(|(process, _)| self.roster.members.contains_key(process));
-        self.table = present.flat_map(|(_, addresses)| addresses).collect();
+        self.table = present.flat_map(|(_, blobs)| blobs).collect();
         self.roster.forget_departed_before(self.epoch);
         effects.extend(self.roster.guests.iter().map(|guest| self.current(guest)));
     }
@@ -283,7 +308,7 @@ impl Gang {
             return;
         };
         self.table
-            .retain(|address| address.worker.process != process);
+            .retain(|blob| blob.object.process != process);
         let rank = member.name();
         match self.phase() {
             None | Some((_, Phase::Held)) => {

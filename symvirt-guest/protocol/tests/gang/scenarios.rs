@@ -61,6 +61,29 @@ fn make_before_break_takes_every_rank_to_the_new_epoch() {
 }
 
 #[test]
+fn atomics_keep_every_gate_closed_until_all_have_drained() {
+    let mut world = World::new(2, 3);
+    let process = *world.ranks.keys().next().expect("there are ranks");
+    world.ranks.get_mut(&process).expect("just found").atomics = true;
+    start(&mut world, 1, MBB);
+    world.run();
+    let [
+        Outcome::Voted { .. },
+        Outcome::Committed { stalls, .. },
+        Outcome::Released { .. },
+    ] = &world.outcomes[..]
+    else {
+        panic!("{:?}", world.outcomes)
+    };
+    let stall = stalls.iter().find(|stall| stall.rank.process == process);
+    assert_eq!(
+        stall.map(|stall| stall.stall.total_us),
+        Some(99),
+        "the stall is the one that was known after the barrier"
+    );
+}
+
+#[test]
 fn a_hold_waits_for_the_rebuild_and_then_opens() {
     let mut world = World::new(2, 3);
     start(&mut world, 1, BBM);
@@ -191,6 +214,7 @@ fn totals_are_exact_over_members_and_departed() {
                     count: sent,
                 }],
                 syncs: Vec::new(),
+                atomics: false,
             };
             let effects = world
                 .gang
@@ -334,7 +358,7 @@ fn later_joiners_get_the_current_addresses_of_the_members_only() {
     let symvirt_protocol::rank::ToRank::Welcome(welcome) = &messages[0].1 else {
         panic!("{messages:?}")
     };
-    let known: Vec<ProcId> = welcome.table.iter().map(|a| a.worker.process).collect();
+    let known: Vec<ProcId> = welcome.table.iter().map(|a| a.object.process).collect();
     assert_eq!(
         (welcome.epoch, known),
         (Epoch(1), vec![ProcId(1), ProcId(3)])

@@ -8,7 +8,7 @@ use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
 use symvirt_protocol::rank::{
-    FromRank, Join, Stall, SwitchOrder, ToRank, WorkerAddress, WorkerCount,
+    Blob, FromRank, Join, Stall, SwitchOrder, ToRank, WorkerCount,
 };
 use symvirt_protocol::transport::{Interconnect, Transports};
 
@@ -26,6 +26,8 @@ pub struct Rank {
     /// What its counters said when the gate closed.
     counted: BTreeMap<ProcId, u64>,
     pub veto_next: bool,
+    /// Its program issues atomics.
+    pub atomics: bool,
     pub heard: Vec<&'static str>,
 }
 
@@ -126,6 +128,7 @@ impl World {
                 sent: BTreeMap::new(),
                 counted: BTreeMap::new(),
                 veto_next: false,
+                atomics: process.0 % 5 == 4,
                 heard: Vec::new(),
             },
         );
@@ -370,13 +373,13 @@ impl World {
                     );
                     return;
                 }
-                let address = WorkerAddress {
-                    worker: worker(process),
+                let address = Blob {
+                    object: worker(process),
                     bytes: vec![1; 8],
                 };
                 let message = FromRank::Published {
                     epoch,
-                    addresses: vec![address],
+                    blobs: vec![address],
                     hellos: Vec::new(),
                 };
                 self.answer(process, epoch, "published", message);
@@ -389,7 +392,7 @@ impl World {
                 rank.heard.push("commit");
                 rank.held = true;
                 rank.counted = rank.sent.clone();
-                let sent = counts(&rank.sent);
+                let (sent, atomics) = (counts(&rank.sent), rank.atomics);
                 self.answer(
                     process,
                     epoch,
@@ -398,6 +401,7 @@ impl World {
                         epoch,
                         sent,
                         syncs: Vec::new(),
+                        atomics,
                     },
                 );
             }
@@ -419,6 +423,10 @@ impl World {
                 let message = FromRank::Released {
                     epoch,
                     release_us: 7,
+                    stall: rank.atomics.then(|| Stall {
+                        total_us: 99,
+                        ..Stall::default()
+                    }),
                 };
                 self.answer(process, epoch, "released", message);
             }

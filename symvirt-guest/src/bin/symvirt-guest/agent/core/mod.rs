@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::query::RankStatus;
-use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, WorkerAddress, WorkerCount};
+use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Blob, WorkerCount};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 /// Longest wait for the other ranks' answers to a round.
@@ -89,7 +89,7 @@ struct Round {
     order: SwitchOrder,
     progress: Progress,
     /// Addresses of the switch under way, current once it is decided.
-    table: Vec<WorkerAddress>,
+    table: Vec<Blob>,
 }
 
 /// The agent's memory.
@@ -101,7 +101,7 @@ pub struct Core {
     departed: Vec<(ProcId, Epoch, Vec<WorkerCount>)>,
     epoch: Epoch,
     interconnect: Interconnect,
-    table: Vec<WorkerAddress>,
+    table: Vec<Blob>,
     round: Option<Round>,
     host: Host,
     /// Answers to go in one frame, and when it goes at the latest.
