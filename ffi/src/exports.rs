@@ -6,7 +6,7 @@
 //! | [`Disposition::Guarded`] | a jump into the real library, unless the first argument is a handle of ours: then it is refused with `UCS_ERR_UNSUPPORTED` and one message that names the function |
 //! | [`Disposition::Forwarded`] | a jump into the real library: takes no handle of ours |
 //!
-//! A context whose features go beyond tag matching is not virtualized: its handles are the real
+//! A context whose features go beyond tag matching and remote memory is not virtualized: its handles are the real
 //! ones, everything on it passes through, and its process vetoes every switch, saying why. So a
 //! guarded function is refused only where UCX itself would have had no such feature.
 
@@ -29,14 +29,8 @@ macro_rules! guarded_exports {
             // Active messages.
             ucp_am_data_release, ucp_am_recv_data_nbx, ucp_am_send_nb, ucp_am_send_nbx,
             ucp_worker_set_am_handler, ucp_worker_set_am_recv_handler,
-            // Remote memory access and atomics.
-            ucp_atomic_add32, ucp_atomic_add64, ucp_atomic_cswap32, ucp_atomic_cswap64,
-            ucp_atomic_fadd32, ucp_atomic_fadd64, ucp_atomic_fetch_nb, ucp_atomic_op_nbx,
-            ucp_atomic_post, ucp_atomic_swap32, ucp_atomic_swap64,
-            ucp_put, ucp_put_nb, ucp_put_nbi, ucp_put_nbx,
-            ucp_get, ucp_get_nb, ucp_get_nbi, ucp_get_nbx,
-            ucp_mem_map, ucp_mem_unmap, ucp_mem_advise, ucp_rkey_pack, ucp_ep_rkey_unpack,
-            ucp_rkey_compare,
+            // Memory shared with a DPU.
+            ucp_memh_pack,
             // Streams.
             ucp_stream_data_release, ucp_stream_recv_data_nb, ucp_stream_recv_nb,
             ucp_stream_recv_nbx, ucp_stream_send_nb, ucp_stream_send_nbx,
@@ -60,8 +54,7 @@ macro_rules! forwarded_exports {
             ucp_conn_request_query,
             ucp_dt_query,
             ucp_listener_destroy, ucp_listener_query, ucp_listener_reject,
-            ucp_mem_query, ucp_memh_buffer_release, ucp_memh_pack,
-            ucp_rkey_buffer_release, ucp_rkey_destroy, ucp_rkey_ptr,
+            ucp_memh_buffer_release,
             ucp_stream_recv_request_test,
         }
     };
@@ -130,6 +123,38 @@ pub const HANDLED: &[&str] = &[
     "ucp_tag_probe_nb",
     "ucp_tag_msg_recv_nb",
     "ucp_tag_msg_recv_nbx",
+    // Registered memory and remote keys.
+    "ucp_mem_map",
+    "ucp_mem_unmap",
+    "ucp_mem_query",
+    "ucp_mem_advise",
+    "ucp_rkey_pack",
+    "ucp_rkey_buffer_release",
+    "ucp_ep_rkey_unpack",
+    "ucp_rkey_destroy",
+    "ucp_rkey_ptr",
+    "ucp_rkey_compare",
+    // Remote memory access.
+    "ucp_put",
+    "ucp_put_nb",
+    "ucp_put_nbi",
+    "ucp_put_nbx",
+    "ucp_get",
+    "ucp_get_nb",
+    "ucp_get_nbi",
+    "ucp_get_nbx",
+    // Atomics.
+    "ucp_atomic_post",
+    "ucp_atomic_fetch_nb",
+    "ucp_atomic_op_nbx",
+    "ucp_atomic_add32",
+    "ucp_atomic_add64",
+    "ucp_atomic_fadd32",
+    "ucp_atomic_fadd64",
+    "ucp_atomic_swap32",
+    "ucp_atomic_swap64",
+    "ucp_atomic_cswap32",
+    "ucp_atomic_cswap64",
     // Datatypes.
     "ucp_dt_create_generic",
     "ucp_dt_destroy",

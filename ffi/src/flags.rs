@@ -88,6 +88,60 @@ pub mod ep_param {
     pub const CONN_REQUEST: u64 = 1 << 6;
 }
 
+/// `enum ucp_mem_map_params_field`
+pub mod mem_map_param {
+    /// `UCP_MEM_MAP_PARAM_FIELD_ADDRESS`
+    pub const ADDRESS: u64 = 1 << 0;
+    /// `UCP_MEM_MAP_PARAM_FIELD_LENGTH`
+    pub const LENGTH: u64 = 1 << 1;
+    /// `UCP_MEM_MAP_PARAM_FIELD_FLAGS`
+    pub const FLAGS: u64 = 1 << 2;
+    /// `UCP_MEM_MAP_PARAM_FIELD_PROT`
+    pub const PROT: u64 = 1 << 3;
+    /// `UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE`
+    pub const MEMORY_TYPE: u64 = 1 << 4;
+}
+
+/// Flags of `ucp_mem_map`
+pub mod mem_map {
+    /// `UCP_MEM_MAP_ALLOCATE`
+    pub const ALLOCATE: u32 = 1 << 1;
+    /// `UCP_MEM_MAP_FIXED`
+    pub const FIXED: u32 = 1 << 2;
+}
+
+/// `ucp_atomic_op_t`
+pub mod atomic {
+    /// `UCP_ATOMIC_OP_ADD`
+    pub const ADD: u32 = 0;
+    /// `UCP_ATOMIC_OP_SWAP`
+    pub const SWAP: u32 = 1;
+    /// `UCP_ATOMIC_OP_CSWAP`
+    pub const CSWAP: u32 = 2;
+    /// `UCP_ATOMIC_OP_AND`
+    pub const AND: u32 = 3;
+    /// `UCP_ATOMIC_OP_OR`
+    pub const OR: u32 = 4;
+    /// `UCP_ATOMIC_OP_XOR`
+    pub const XOR: u32 = 5;
+}
+
+/// `ucp_atomic_fetch_op_t`
+pub mod atomic_fetch {
+    /// `UCP_ATOMIC_FETCH_OP_FADD`
+    pub const FADD: u32 = 0;
+    /// `UCP_ATOMIC_FETCH_OP_SWAP`
+    pub const SWAP: u32 = 1;
+    /// `UCP_ATOMIC_FETCH_OP_CSWAP`
+    pub const CSWAP: u32 = 2;
+    /// `UCP_ATOMIC_FETCH_OP_FAND`
+    pub const FAND: u32 = 3;
+    /// `UCP_ATOMIC_FETCH_OP_FOR`
+    pub const FOR: u32 = 4;
+    /// `UCP_ATOMIC_FETCH_OP_FXOR`
+    pub const FXOR: u32 = 5;
+}
+
 /// `ucp_op_attr_t`
 pub mod op {
     /// `UCP_OP_ATTR_FIELD_REQUEST`

@@ -70,6 +70,33 @@ functions! {
     fn ep_create(worker: Worker, params: *const EpParams, ep: *mut Ep) -> Status;
     fn ep_close_nbx(ep: Ep, param: *const RequestParam) -> StatusPtr;
     fn ep_flush_nbx(ep: Ep, param: *const RequestParam) -> StatusPtr;
+    fn mem_map(context: Context, params: *const MemMapParams, memh: *mut Memh) -> Status;
+    fn mem_unmap(context: Context, memh: Memh) -> Status;
+    fn rkey_pack(
+        context: Context, memh: Memh, buffer: *mut *mut c_void, size: *mut usize,
+    ) -> Status;
+    fn rkey_buffer_release(buffer: *mut c_void);
+    fn ep_rkey_unpack(ep: Ep, buffer: *const c_void, rkey: *mut Rkey) -> Status;
+    fn rkey_destroy(rkey: Rkey);
+    fn put_nbx(
+        ep: Ep, buffer: *const c_void, count: usize, remote: u64, rkey: Rkey,
+        param: *const RequestParam,
+    ) -> StatusPtr;
+    fn get_nbx(
+        ep: Ep, buffer: *mut c_void, count: usize, remote: u64, rkey: Rkey,
+        param: *const RequestParam,
+    ) -> StatusPtr;
+    fn put_nbi(
+        ep: Ep, buffer: *const c_void, length: usize, remote: u64, rkey: Rkey,
+    ) -> Status;
+    fn get_nbi(ep: Ep, buffer: *mut c_void, length: usize, remote: u64, rkey: Rkey) -> Status;
+    fn atomic_post(
+        ep: Ep, op: AtomicPostOp, value: u64, size: usize, remote: u64, rkey: Rkey,
+    ) -> Status;
+    fn atomic_op_nbx(
+        ep: Ep, op: AtomicOp, buffer: *const c_void, count: usize, remote: u64, rkey: Rkey,
+        param: *const RequestParam,
+    ) -> StatusPtr;
     fn tag_send_nbx(
         ep: Ep, buffer: *const c_void, count: usize, tag: Tag, param: *const RequestParam,
     ) -> StatusPtr;

@@ -19,6 +19,7 @@ handles! {
     Address = "ucp_address_t *",
     Message = "ucp_tag_message_h",
     Memh = "ucp_mem_h",
+    Rkey = "ucp_rkey_h",
     ConnRequest = "ucp_conn_request_h",
 }
 
@@ -26,6 +27,13 @@ handles! {
 pub type Tag = u64;
 /// `ucp_datatype_t`
 pub type Datatype = u64;
+
+/// `ucp_atomic_op_t`
+pub type AtomicOp = c_uint;
+/// `ucp_atomic_post_op_t`
+pub type AtomicPostOp = c_uint;
+/// `ucp_atomic_fetch_op_t`
+pub type AtomicFetchOp = c_uint;
 
 /// `UCP_ENTITY_NAME_MAX`
 pub const ENTITY_NAME_MAX: usize = 32;
@@ -194,6 +202,24 @@ pub struct EpParams {
     pub name: *const c_char,
     /// `local_sockaddr`
     pub local_sockaddr: SockAddr,
+}
+
+/// `ucp_mem_map_params_t`
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct MemMapParams {
+    /// `field_mask`
+    pub field_mask: u64,
+    /// `address`
+    pub address: *mut c_void,
+    /// `length`, in bytes
+    pub length: usize,
+    /// `flags`
+    pub flags: c_uint,
+    /// `prot`
+    pub prot: c_uint,
+    /// `memory_type`
+    pub memory_type: MemoryType,
 }
 
 /// `ucp_request_param_t`

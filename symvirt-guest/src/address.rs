@@ -1,53 +1,79 @@
-//! The worker address that the application passes around: UCX's own, and in front of it whose it
-//! is and from which epoch, so that an address packed before a switch still resolves after it.
+//! What the application passes around so that peers reach an object: UCX's own bytes, and in
+//! front of them whose they are and from which epoch, so that what was packed before a switch
+//! still resolves after it.
 //!
 //! ```text
 //!  0        8         16       20      28        32
-//!  ├ magic ─┼ process ┼ index ─┼ epoch ┼ length ─┼ UCX address …
+//!  ├ magic ─┼ process ┼ index ─┼ epoch ┼ length ─┼ UCX's bytes …
 //! ```
 //! Integers are little-endian. A peer of another version of the library has another magic.
 
 use std::slice;
 
-use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
+use symvirt_protocol::ids::{Epoch, ObjectId, ProcId};
 
-const MAGIC: [u8; 8] = *b"SYMVADR1";
 const HEADER: usize = 32;
-/// UCX addresses are some hundred bytes; a length beyond this is not one of ours.
+/// UCX's bytes are some hundred; a length beyond this is not one of ours.
 const MAX_LENGTH: usize = 1 << 20;
 
-/// A parsed address.
+/// What is packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A worker's address.
+    Worker,
+    /// The remote key of registered memory.
+    Memory,
+}
+
+impl Kind {
+    const fn magic(self) -> [u8; 8] {
+        match self {
+            Kind::Worker => *b"SYMVADR1",
+            Kind::Memory => *b"SYMVKEY1",
+        }
+    }
+}
+
+/// What was packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parsed<'a> {
-    pub worker: WorkerId,
+    pub object: ObjectId,
     pub epoch: Epoch,
     pub bytes: &'a [u8],
 }
 
-/// Packs an address of ours.
-pub fn pack(worker: WorkerId, epoch: Epoch, bytes: &[u8]) -> Vec<u8> {
+/// Packs bytes of UCX.
+pub fn pack(kind: Kind, object: ObjectId, epoch: Epoch, bytes: &[u8]) -> Vec<u8> {
     let mut blob = Vec::with_capacity(HEADER + bytes.len());
-    blob.extend_from_slice(&MAGIC);
-    blob.extend_from_slice(&worker.process.0.to_le_bytes());
-    blob.extend_from_slice(&worker.index.to_le_bytes());
+    blob.extend_from_slice(&kind.magic());
+    blob.extend_from_slice(&object.process.0.to_le_bytes());
+    blob.extend_from_slice(&object.index.to_le_bytes());
     blob.extend_from_slice(&epoch.0.to_le_bytes());
     blob.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
     blob.extend_from_slice(bytes);
     blob
 }
 
-/// Parses an address; `None` if it is a plain UCX address.
+/// Whether `blob` was packed by a process of ours.
 ///
 /// # Safety
-/// `address` came out of `ucp_worker_get_address` of some process, ours or plain UCX's, whole.
-pub unsafe fn parse<'a>(address: *const u8) -> Option<Parsed<'a>> {
-    // SAFETY: UCX's own addresses are longer than the magic, and begin otherwise.
-    let magic = unsafe { slice::from_raw_parts(address, MAGIC.len()) };
-    if magic != MAGIC {
+/// `blob` came out of some process's UCX or [`pack`], whole.
+pub unsafe fn is_ours(kind: Kind, blob: *const u8) -> bool {
+    // SAFETY: UCX's own addresses and packed keys are longer than the magic, and begin otherwise.
+    unsafe { slice::from_raw_parts(blob, 8) == kind.magic() }
+}
+
+/// Unpacks; `None` if the bytes are plain UCX's.
+///
+/// # Safety
+/// As for [`is_ours`].
+pub unsafe fn parse<'a>(kind: Kind, blob: *const u8) -> Option<Parsed<'a>> {
+    // SAFETY: by the caller's promise.
+    if !unsafe { is_ours(kind, blob) } {
         return None;
     }
     // SAFETY: with the magic, the header is there.
-    let header = unsafe { slice::from_raw_parts(address, HEADER) };
+    let header = unsafe { slice::from_raw_parts(blob, HEADER) };
     let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| header[at + byte]));
     let half = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| header[at + byte]));
     let length = half(28) as usize;
@@ -55,16 +81,28 @@ pub unsafe fn parse<'a>(address: *const u8) -> Option<Parsed<'a>> {
         return None;
     }
     // SAFETY: the packer wrote `length` bytes behind the header.
-    let bytes = unsafe { slice::from_raw_parts(address.add(HEADER), length) };
-    let worker = WorkerId {
+    let bytes = unsafe { slice::from_raw_parts(blob.add(HEADER), length) };
+    let object = ObjectId {
         process: ProcId(word(8)),
         index: half(16),
     };
     Some(Parsed {
-        worker,
+        object,
         epoch: Epoch(word(20)),
         bytes,
     })
+}
+
+/// A copy in memory that the application frees by `free`; null when there is none.
+pub fn for_application(blob: &[u8]) -> *mut u8 {
+    // SAFETY: the copy has the blob's length.
+    unsafe {
+        let copy = libc::malloc(blob.len()).cast::<u8>();
+        if !copy.is_null() {
+            std::ptr::copy_nonoverlapping(blob.as_ptr(), copy, blob.len());
+        }
+        copy
+    }
 }
 
 #[cfg(test)]
@@ -72,28 +110,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_survives_packing() {
-        let worker = WorkerId {
+    fn what_is_packed_survives_and_keeps_its_kind() {
+        let object = ObjectId {
             process: ProcId(0x1234_5678_9abc_def0),
             index: 7,
         };
-        let blob = pack(worker, Epoch(42), b"opaque");
-        // SAFETY: packed just now.
-        let parsed = unsafe { parse(blob.as_ptr()) }.expect("one of ours");
-        assert_eq!(
-            parsed,
-            Parsed {
-                worker,
+        for (kind, other) in [(Kind::Worker, Kind::Memory), (Kind::Memory, Kind::Worker)] {
+            let blob = pack(kind, object, Epoch(42), b"opaque");
+            // SAFETY: packed just now.
+            let parsed = unsafe { parse(kind, blob.as_ptr()) }.expect("one of ours");
+            let expected = Parsed {
+                object,
                 epoch: Epoch(42),
-                bytes: b"opaque"
-            }
-        );
+                bytes: b"opaque",
+            };
+            assert_eq!(parsed, expected);
+            // SAFETY: as above.
+            assert_eq!(unsafe { parse(other, blob.as_ptr()) }, None);
+        }
     }
 
     #[test]
-    fn a_plain_ucx_address_is_recognised() {
+    fn plain_ucx_bytes_are_recognised() {
         let plain = [0x4du8; 64];
         // SAFETY: 64 readable bytes.
-        assert_eq!(unsafe { parse(plain.as_ptr()) }, None);
+        assert_eq!(unsafe { parse(Kind::Worker, plain.as_ptr()) }, None);
     }
 }

@@ -76,6 +76,9 @@ pub fn structs() -> Vec<Struct> {
             field_mask, address, err_mode, err_handler, user_data, flags, sockaddr, conn_request,
             name, local_sockaddr,
         }
+        ucp::MemMapParams = "ucp_mem_map_params_t" {
+            field_mask, address, length, flags, prot, memory_type,
+        }
         ucp::RequestParam = "ucp_request_param_t" {
             op_attr_mask, flags, request, cb, datatype, user_data, reply_buffer, memory_type,
             recv_info, memh,

@@ -4,15 +4,18 @@
 //! A handle that is not ours goes to the real library untranslated: a context that cannot be
 //! moved, or libucp calling its own public functions.
 
+pub mod atomic;
 pub mod config;
 pub mod context;
 pub mod datatype;
 pub mod endpoint;
 pub mod environment;
 pub mod flush;
+pub mod memory;
 pub mod probe;
 pub mod receive;
 pub mod request;
+pub mod rma;
 pub mod send;
 pub mod trampoline;
 pub mod worker;

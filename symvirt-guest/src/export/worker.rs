@@ -7,7 +7,7 @@ use symvirt_ffi::ucp::{Address, WorkerAddressAttr, WorkerAttr, WorkerParams};
 use symvirt_ffi::ucs::Status;
 
 use super::rarely;
-use crate::address;
+use crate::address::{self, Kind};
 use crate::gate;
 use crate::object::handle;
 use crate::process::workers;
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn ucp_worker_address_query(
 ) -> Status {
     // SAFETY: the application's address, ours or UCX's.
     unsafe {
-        let inner = address::parse(address.cast())
+        let inner = address::parse(Kind::Worker, address.cast())
             .map_or(address, |parsed| parsed.bytes.as_ptr().cast_mut().cast());
         (real().worker_address_query)(inner, attr)
     }

@@ -11,12 +11,15 @@ use symvirt_ffi::ucs::Status;
 use symvirt_protocol::transport::Transports;
 
 use super::handle::Mark;
+use super::memory::Memory;
 use super::pool::RequestSpec;
 use super::worker::Worker;
 use crate::real::real;
 
 /// Features that a context may have and still be moved to other transports.
-pub const MOVABLE_FEATURES: u64 = feature::TAG;
+pub const MOVABLE_FEATURES: u64 = feature::TAG | ONE_SIDED;
+/// Remote memory access and atomics: a peer does not count what arrives.
+const ONE_SIDED: u64 = feature::RMA | feature::AMO32 | feature::AMO64;
 
 /// Our `ucp_context_h`.
 #[repr(C)]
@@ -25,6 +28,7 @@ pub struct Context {
     real: AtomicPtr<c_void>,
     pub requests: RequestSpec,
     pub workers: Mutex<Vec<*const Worker>>,
+    pub memories: Mutex<Vec<*const Memory>>,
     recipe: Recipe,
 }
 
@@ -115,6 +119,7 @@ impl Context {
             real: AtomicPtr::new(real),
             requests,
             workers: Mutex::new(Vec::new()),
+            memories: Mutex::new(Vec::new()),
             recipe,
         }))
     }
@@ -128,6 +133,11 @@ impl Context {
     /// Changes the real side; under the closed gate. Returns the old one.
     pub fn swap_real(&self, new: *mut c_void) -> *mut c_void {
         self.real.swap(new, Ordering::Relaxed)
+    }
+
+    /// Whether operations may be under way that no peer counts.
+    pub fn is_one_sided(&self) -> bool {
+        self.recipe.params.features & ONE_SIDED != 0
     }
 
     /// Makes another real context.

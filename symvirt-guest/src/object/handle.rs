@@ -4,6 +4,8 @@ use std::ffi::c_void;
 
 use super::context::Context;
 use super::endpoint::Endpoint;
+use super::key::Key;
+use super::memory::Memory;
 use super::worker::Worker;
 
 /// First word of each of our objects. UCX's objects start with pointers or small numbers; these
@@ -16,6 +18,8 @@ pub enum Mark {
     Endpoint = 0xc0a7_5e77_5359_4d03,
     Message = 0xc0a7_5e77_5359_4d04,
     Request = 0xc0a7_5e77_5359_4d05,
+    Memory = 0xc0a7_5e77_5359_4d06,
+    Key = 0xc0a7_5e77_5359_4d07,
 }
 
 /// Upper 56 bits that all marks share: the test of a guarded export.
@@ -48,3 +52,5 @@ macro_rules! from_handle {
 from_handle!(context, Context);
 from_handle!(worker, Worker);
 from_handle!(endpoint, Endpoint);
+from_handle!(memory, Memory);
+from_handle!(key, Key);

@@ -10,6 +10,8 @@ pub mod deferred;
 pub mod drained;
 pub mod endpoint;
 pub mod handle;
+pub mod key;
+pub mod memory;
 pub mod message;
 pub mod pool;
 pub mod posted;

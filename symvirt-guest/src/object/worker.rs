@@ -19,6 +19,7 @@ use super::deferred::Deferred;
 use super::drained::Drained;
 use super::endpoint::Endpoint;
 use super::handle::Mark;
+use super::key::Key;
 use super::lock;
 use super::message::Messages;
 use super::pool::Pool;
@@ -50,6 +51,7 @@ pub struct Worker {
     params: WorkerParams,
     pub routes: Routes,
     endpoints: Mutex<HashSet<*const Endpoint>>,
+    keys: Mutex<HashSet<*const Key>>,
 }
 
 // SAFETY: the raw pointers name objects that are changed only under the closed gate or locks.
@@ -66,6 +68,8 @@ pub struct Traffic {
     probed: AtomicU64,
     /// Sends, flushes, closes and receives of probed messages that are under way.
     operations: AtomicI64,
+    /// Atomics were issued.
+    atomics: AtomicBool,
 }
 
 /// Adds one: a plain addition where only one thread at a time may be here.
@@ -103,6 +107,17 @@ impl Traffic {
         self.received.load(Ordering::Relaxed) + self.probed.load(Ordering::Relaxed)
     }
 
+    /// An atomic was issued. Not a counter of the hot path: it is set far more often than read.
+    #[inline(always)]
+    pub fn note_atomic(&self) {
+        self.atomics.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether atomics were issued in this epoch.
+    pub fn has_atomics(&self) -> bool {
+        self.atomics.load(Ordering::Relaxed)
+    }
+
     /// Operations under way.
     pub fn operations(&self) -> i64 {
         self.operations.load(Ordering::Relaxed)
@@ -112,6 +127,7 @@ impl Traffic {
     pub fn reset(&self) {
         self.received.store(0, Ordering::Relaxed);
         self.probed.store(0, Ordering::Relaxed);
+        self.atomics.store(false, Ordering::Relaxed);
     }
 }
 
@@ -150,6 +166,7 @@ impl Worker {
             params,
             routes: Routes::default(),
             endpoints: Mutex::default(),
+            keys: Mutex::default(),
         }))
     }
 
@@ -191,6 +208,32 @@ impl Worker {
         }
     }
 
+    /// Adds a key.
+    pub fn adopt_key(&self, key: Key) -> *const Key {
+        let key = Box::into_raw(Box::new(key)).cast_const();
+        lock(&self.keys).insert(key);
+        key
+    }
+
+    /// Takes a key off the list, and its memory back.
+    ///
+    /// # Safety
+    /// Of this worker, and not used any more.
+    pub unsafe fn drop_key(&self, key: *const Key) {
+        if lock(&self.keys).remove(&key) {
+            // SAFETY: made by `adopt_key`, and off the list just now.
+            drop(unsafe { Box::from_raw(key.cast_mut()) });
+        }
+    }
+
+    /// Calls `body` with every key; none is destroyed meanwhile.
+    pub fn each_key(&self, mut body: impl FnMut(&Key)) {
+        for &key in lock(&self.keys).iter() {
+            // SAFETY: listed keys are live.
+            body(unsafe { &*key });
+        }
+    }
+
     /// Whether it is one of this worker's endpoints.
     pub fn has_endpoint(&self, endpoint: *const Endpoint) -> bool {
         lock(&self.endpoints).contains(&endpoint)
@@ -210,6 +253,10 @@ impl Drop for Worker {
         for endpoint in std::mem::take(&mut *lock(&self.endpoints)) {
             // SAFETY: made by `adopt`; the application has destroyed the worker with them.
             drop(unsafe { Box::from_raw(endpoint.cast_mut()) });
+        }
+        for key in std::mem::take(&mut *lock(&self.keys)) {
+            // SAFETY: made by `adopt_key`; as above.
+            drop(unsafe { Box::from_raw(key.cast_mut()) });
         }
     }
 }

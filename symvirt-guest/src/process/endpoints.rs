@@ -8,7 +8,7 @@ use symvirt_ffi::ucp::{EpParams, ErrHandler, RequestParam};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::gang;
-use crate::address::{self, Parsed};
+use crate::address::{self, Kind, Parsed};
 use crate::gate;
 use crate::object::endpoint::{Endpoint, copy_params, error_handler};
 use crate::object::route::Route;
@@ -38,7 +38,7 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
         return Err(Status::INVALID_PARAM);
     }
     // SAFETY: an address that a worker, ours or plain UCX's, has packed.
-    let Some(parsed) = (unsafe { address::parse((*params).address.cast()) }) else {
+    let Some(parsed) = (unsafe { address::parse(Kind::Worker, (*params).address.cast()) }) else {
         gang::block("a peer runs without libsymvirt (ucp_ep_create)".to_owned());
         // SAFETY: by the caller's promise.
         return unsafe { create_unmovable(worker, params) };
@@ -47,12 +47,12 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
     // SAFETY: by the caller's promise.
     let asked = unsafe { copy_params(params) };
     let route = Route {
-        peer: parsed.worker,
+        peer: parsed.object,
         err_mode: asked.err_mode,
         flags: asked.flags,
     };
     let _passage = gate::enter();
-    let current = gang::current_address(&parsed);
+    let current = gang::current(&parsed);
     let real = worker.routes.get(route, worker, &current)?;
     Ok(worker.adopt(Endpoint::new(
         worker,
@@ -62,9 +62,12 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
     )))
 }
 
-/// Ranks change over at slightly different moments. An address of the next epoch is of no use
-/// before this process has changed over, which is then a matter of milliseconds.
-fn follow(parsed: &Parsed<'_>) -> Result<(), Status> {
+/// Ranks change over at slightly different moments. What leads to an object of the next epoch is
+/// of no use before this process has changed over, which is then a matter of milliseconds.
+///
+/// # Errors
+/// [`Status::TIMED_OUT`] if this process does not follow.
+pub fn follow(parsed: &Parsed<'_>) -> Result<(), Status> {
     let start = Instant::now();
     while parsed.epoch > gang::epoch() && gang::is_member() {
         if start.elapsed() > FOLLOW_LIMIT {
@@ -104,7 +107,7 @@ pub unsafe fn create_unmoved(
     // SAFETY: the application's arguments; UCX reads the copy by the same mask.
     unsafe {
         if (*params).field_mask & ep_param::REMOTE_ADDRESS != 0
-            && let Some(parsed) = address::parse((*params).address.cast())
+            && let Some(parsed) = address::parse(Kind::Worker, (*params).address.cast())
         {
             let mut ours = copy_params(params);
             ours.address = parsed.bytes.as_ptr().cast_mut().cast();

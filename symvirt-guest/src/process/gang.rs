@@ -1,4 +1,4 @@
-//! Membership in the gang: identity, epoch, transports, the peers' current addresses, and what
+//! Membership in the gang: identity, epoch, transports, how peers' objects are reached, and what
 //! this process has sent in the epoch.
 
 use std::collections::{BTreeSet, HashMap};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
-use symvirt_protocol::rank::{FromRank, SyncSend, Blob, WorkerCount};
+use symvirt_protocol::ids::{Epoch, ObjectId, ProcId, WorkerId};
+use symvirt_protocol::rank::{Blob, FromRank, SyncSend, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use crate::address::Parsed;
@@ -29,10 +29,10 @@ pub struct State {
     member: AtomicBool,
     process: AtomicU64,
     epoch: AtomicU64,
-    next_worker: AtomicU32,
+    next_object: AtomicU32,
     pub contexts: Mutex<Vec<ContextPointer>>,
     transports: Mutex<Transports>,
-    table: Mutex<Option<HashMap<WorkerId, Vec<u8>>>>,
+    table: Mutex<Option<HashMap<ObjectId, Vec<u8>>>>,
     /// Sent in this epoch on endpoints that are closed.
     retired: Mutex<Option<HashMap<WorkerId, u64>>>,
     blockers: Mutex<BTreeSet<String>>,
@@ -44,7 +44,7 @@ pub static STATE: State = State {
     member: AtomicBool::new(false),
     process: AtomicU64::new(0),
     epoch: AtomicU64::new(0),
-    next_worker: AtomicU32::new(0),
+    next_object: AtomicU32::new(0),
     contexts: Mutex::new(Vec::new()),
     transports: Mutex::new(Transports {
         tls: None,
@@ -142,33 +142,33 @@ pub fn transports() -> Transports {
     lock(&STATE.transports).clone()
 }
 
-/// An identity for a new worker.
-pub fn next_worker() -> WorkerId {
-    WorkerId {
+/// An identity for a new object.
+pub fn next_object() -> ObjectId {
+    ObjectId {
         process: process(),
-        index: STATE.next_worker.fetch_add(1, Ordering::Relaxed),
+        index: STATE.next_object.fetch_add(1, Ordering::Relaxed),
     }
 }
 
 /// Begins an epoch: under the closed gate, or at the welcome.
 pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob]) {
     *lock(&STATE.transports) = transports;
-    let addresses = table
+    let blobs = table
         .iter()
-        .map(|entry| (entry.worker, entry.bytes.clone()))
+        .map(|blob| (blob.object, blob.bytes.clone()))
         .collect();
-    *lock(&STATE.table) = Some(addresses);
+    *lock(&STATE.table) = Some(blobs);
     lock(&STATE.retired).take();
     STATE.epoch.store(epoch.0, Ordering::Release);
 }
 
-/// Where a peer is to be reached now: its address may have been packed before a switch.
-pub fn current_address(parsed: &Parsed<'_>) -> Vec<u8> {
+/// How an object is reached now: what leads to it may have been packed before a switch.
+pub fn current(parsed: &Parsed<'_>) -> Vec<u8> {
     let moved = lock(&STATE.table)
         .as_ref()
-        .and_then(|table| table.get(&parsed.worker).cloned());
+        .and_then(|table| table.get(&parsed.object).cloned());
     match moved {
-        Some(address) if parsed.epoch < epoch() => address,
+        Some(bytes) if parsed.epoch < epoch() => bytes,
         Some(_) | None => parsed.bytes.to_vec(),
     }
 }
@@ -203,6 +203,18 @@ pub fn sent() -> Vec<WorkerCount> {
     counts
         .map(|(worker, count)| WorkerCount { worker, count })
         .collect()
+}
+
+/// Whether any worker has issued atomics in this epoch.
+pub fn has_atomics() -> bool {
+    lock(&STATE.contexts).iter().any(|context| {
+        // SAFETY: listed contexts, and their listed workers, are live.
+        let workers = lock(unsafe { &(*context.0).workers });
+        // SAFETY: as above.
+        workers
+            .iter()
+            .any(|&worker| unsafe { (*worker).traffic.has_atomics() })
+    })
 }
 
 /// Tells senders that their synchronous messages, which a drain took, are matched now.

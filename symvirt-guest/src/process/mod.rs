@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`configuration`] | how the application's UCX configurations were made |
-//! | [`contexts`], [`workers`], [`endpoints`] | making and destroying our objects |
+//! | [`contexts`], [`workers`], [`endpoints`], [`memories`] | making and destroying our objects |
 //! | [`environment`] | the process's environment, between the application and UCX |
 //! | [`gang`] | identity, epoch, transports, the peers' addresses, what was sent |
 //! | [`round`] | the switch under way, as the application's threads must respect it |
@@ -13,6 +13,7 @@ pub mod contexts;
 pub mod endpoints;
 pub mod environment;
 pub mod gang;
+pub mod memories;
 pub mod round;
 pub mod workers;
 
@@ -40,8 +41,8 @@ pub unsafe fn is_movable(params: *const Params) -> bool {
         return gang::join();
     }
     gang::block(format!(
-        "a UCX context asks for features {beyond:#x} besides tag matching \
-         (ucp_init_version; 0x2 RMA, 0xc atomics, 0x10 wake-up, 0x20 streams, 0x40 active messages)"
+        "a UCX context asks for features {beyond:#x} (ucp_init_version; 0x10 wake-up, \
+         0x20 streams, 0x40 active messages)"
     ));
     false
 }

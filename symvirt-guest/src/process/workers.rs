@@ -6,7 +6,7 @@ use symvirt_ffi::ucp::{Address, WorkerParams};
 use symvirt_ffi::ucs::Status;
 
 use super::{gang, round};
-use crate::address;
+use crate::address::{self, Kind};
 use crate::object::context::Context;
 use crate::object::lock;
 use crate::object::worker::{Worker, real_address};
@@ -25,7 +25,7 @@ pub unsafe fn create(
 ) -> Result<*const Worker, Status> {
     let _change = round::change("a UCX worker is being created");
     // SAFETY: by the caller's promise.
-    let worker = unsafe { Worker::create(context, params, gang::next_worker())? };
+    let worker = unsafe { Worker::create(context, params, gang::next_object())? };
     let worker = Box::into_raw(worker).cast_const();
     lock(&context.workers).push(worker);
     Ok(worker)
@@ -59,14 +59,13 @@ pub unsafe fn address(worker: &Worker, address: *mut Address, length: *mut usize
         Ok(bytes) => bytes,
         Err(status) => return status,
     };
-    let blob = address::pack(worker.id, gang::epoch(), &bytes);
-    // SAFETY: the copy has the blob's length; the places are the application's.
+    let blob = address::pack(Kind::Worker, worker.id, gang::epoch(), &bytes);
+    let copy = address::for_application(&blob);
+    if copy.is_null() {
+        return Status::NO_MEMORY;
+    }
+    // SAFETY: the places are the application's.
     unsafe {
-        let copy = libc::malloc(blob.len()).cast::<u8>();
-        if copy.is_null() {
-            return Status::NO_MEMORY;
-        }
-        ptr::copy_nonoverlapping(blob.as_ptr(), copy, blob.len());
         address.write(copy.cast());
         length.write(blob.len());
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::{FromRank, SwitchOrder, Blob, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Stall, SwitchOrder, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use super::Shared;
@@ -35,6 +35,8 @@ pub enum Job {
         epoch: Epoch,
         order: SwitchOrder,
         old: Side,
+        /// How long the application was stopped, if that was not told yet.
+        stall: Option<Stall>,
     },
 }
 
@@ -118,7 +120,12 @@ impl Builder {
                 hellos,
             } => self.wire_up(epoch, table, &hellos),
             Job::Abandon { epoch, held } => self.abandon(epoch, held),
-            Job::Release { epoch, order, old } => self.release(epoch, order, old),
+            Job::Release {
+                epoch,
+                order,
+                old,
+                stall,
+            } => self.release(epoch, order, old, stall),
         }
     }
 
@@ -129,20 +136,20 @@ impl Builder {
     fn build(&mut self, epoch: Epoch, transports: Transports, held: bool) {
         // A new round begins only when all have answered the abandonment of the last.
         self.bury(true);
-        let published = Side::build(epoch, transports).and_then(|side| match side.addresses() {
-            Ok(addresses) => Ok((side, addresses)),
+        let published = Side::build(epoch, transports).and_then(|side| match side.blobs() {
+            Ok(blobs) => Ok((side, blobs)),
             Err(error) => {
                 side.destroy();
                 Err(error)
             }
         });
         match published {
-            Ok((side, addresses)) => {
+            Ok((side, blobs)) => {
                 let hellos = side.hellos();
                 *lock(&self.shared.prepared) = Some(side);
                 self.shared.send(&FromRank::Published {
                     epoch,
-                    addresses,
+                    blobs,
                     hellos,
                 });
             }
@@ -179,13 +186,17 @@ impl Builder {
         self.shared.send(&FromRank::Aborted { epoch });
     }
 
-    fn release(&self, epoch: Epoch, order: SwitchOrder, old: Side) {
+    fn release(&self, epoch: Epoch, order: SwitchOrder, old: Side, stall: Option<Stall>) {
         let start = Instant::now();
         old.destroy();
         if order == SwitchOrder::MakeBeforeBreak {
             round::end();
         }
         let release_us = start.elapsed().as_micros() as u64;
-        self.shared.send(&FromRank::Released { epoch, release_us });
+        self.shared.send(&FromRank::Released {
+            epoch,
+            release_us,
+            stall,
+        });
     }
 }

@@ -44,9 +44,16 @@ struct Held {
     stall: Stall,
 }
 
+/// What the coordinator says when all counters are known.
+struct Totals {
+    messages: Vec<WorkerCount>,
+    syncs: Vec<SyncSend>,
+    barrier: bool,
+}
+
 /// How a wait inside the closed gate ended.
 enum Wait {
-    Totals(Vec<WorkerCount>, Vec<SyncSend>),
+    Totals(Totals),
     Abort,
     Lost,
 }
@@ -176,9 +183,10 @@ impl Controller {
             epoch,
             sent: gang::sent(),
             syncs: begin_drains(),
+            atomics: gang::has_atomics(),
         });
-        let (totals, syncs) = match self.wait_for_totals(epoch) {
-            Wait::Totals(totals, syncs) => (totals, syncs),
+        let totals = match self.wait_for_totals(epoch) {
+            Wait::Totals(totals) => totals,
             end @ (Wait::Abort | Wait::Lost) => {
                 abandon_drains();
                 GATE.open();
@@ -190,29 +198,62 @@ impl Controller {
             }
         };
         stall.counters_us = lap(start) - stall.gate_us;
-        let taken = drain_all(&totals);
-        let proved = attach_syncs(&syncs);
+        let taken = drain_all(&totals.messages);
+        let proved = attach_syncs(&totals.syncs);
         stall.drained_messages = taken.messages;
         stall.drained_bytes = taken.bytes;
         stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
         swap::take_back_receives();
         let old = swap::detach(epoch);
-        if let Some(prepared) = prepared {
-            swap::attach(prepared);
-            GATE.open();
-        } else {
+        let Some(prepared) = prepared else {
             self.held = Some(Held {
                 epoch,
                 since: start,
                 stall,
             });
+            return self.finish(epoch, order, old, stall, proved);
+        };
+        if totals.barrier {
+            self.shared.send(&FromRank::Drained { epoch, stall });
+            let drained = lap(start);
+            self.await_release(epoch, &old);
+            stall.counters_us += lap(start) - drained;
+            swap::attach(prepared);
+            GATE.open();
+            close_books(&mut stall, start);
+            gang::confirm(proved);
+            let stall = Some(stall);
+            return self.give(Job::Release {
+                epoch,
+                order,
+                old,
+                stall,
+            });
         }
-        stall.total_us = lap(start);
-        stall.repost_us = stall.total_us - stall.gate_us - stall.counters_us - stall.drain_us;
+        swap::attach(prepared);
+        GATE.open();
+        close_books(&mut stall, start);
+        self.finish(epoch, order, old, stall, proved);
+    }
+
+    /// Tells that the old side is empty here, drives it until it is everywhere, and lets it go.
+    fn finish(
+        &self,
+        epoch: Epoch,
+        order: SwitchOrder,
+        old: Side,
+        stall: Stall,
+        proved: Vec<SyncSend>,
+    ) {
         self.shared.send(&FromRank::Drained { epoch, stall });
         gang::confirm(proved);
         self.await_release(epoch, &old);
-        self.give(Job::Release { epoch, order, old });
+        self.give(Job::Release {
+            epoch,
+            order,
+            old,
+            stall: None,
+        });
     }
 
     /// What the switch changes over to; `None` for break-before-make.
@@ -245,10 +286,15 @@ impl Controller {
             match self.shared.channel().receive(nap) {
                 Ok(Some(ToRank::Expect {
                     epoch: of,
-                    totals,
+                    totals: messages,
                     syncs,
+                    barrier,
                 })) if of == epoch => {
-                    return Wait::Totals(totals, syncs);
+                    return Wait::Totals(Totals {
+                        messages,
+                        syncs,
+                        barrier,
+                    });
                 }
                 Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
@@ -323,6 +369,12 @@ impl Controller {
             }
         }
     }
+}
+
+/// The gate is open: what no other entry accounts for went into re-posting.
+fn close_books(stall: &mut Stall, start: Instant) {
+    stall.total_us = lap(start);
+    stall.repost_us = stall.total_us - stall.gate_us - stall.counters_us - stall.drain_us;
 }
 
 fn lap(start: Instant) -> u64 {

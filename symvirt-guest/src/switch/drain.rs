@@ -5,6 +5,7 @@
 //! which also lets their sender's rendezvous complete. Nothing is pulled before the totals are
 //! known: until then the switch may still be abandoned.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -75,6 +76,8 @@ struct Drain {
         reason = "UCX holds the address of each pull while the list grows"
     )]
     pulls: Vec<Box<Pull>>,
+    /// Nobody counts what is one-sided: a flush ends when all of it is done.
+    flush: Flush,
 }
 
 /// A message on its way into our memory. Boxed: UCX holds its address.
@@ -97,6 +100,7 @@ impl Drain {
             worker,
             expected,
             pulls: Vec::new(),
+            flush: Flush::start(worker),
         };
         for message in worker.messages.in_real_worker() {
             // SAFETY: handed out and not received; the gate is closed.
@@ -168,6 +172,7 @@ impl Drain {
     pub fn is_done(&self) -> bool {
         let traffic = &self.worker().traffic;
         traffic.arrived() >= self.expected
+            && self.flush.is_done()
             && traffic.operations() == 0
             && self
                 .pulls
@@ -226,6 +231,41 @@ impl Drain {
             }
         }
         taken
+    }
+}
+
+/// The flush of a worker's one-sided operations.
+struct Flush(Cell<*mut c_void>);
+
+impl Flush {
+    /// Flushes, if there can be anything.
+    fn start(worker: &Worker) -> Flush {
+        // SAFETY: a context outlives its workers.
+        if !unsafe { &*worker.context }.is_one_sided() {
+            return Flush(Cell::new(ptr::null_mut()));
+        }
+        let param = plain_param(0);
+        // SAFETY: the real worker in use, owned by this helper under the closed gate.
+        let result = unsafe { (real().worker_flush_nbx)(worker.real(), &raw const param) };
+        let request = result.request().unwrap_or(ptr::null_mut());
+        Flush(Cell::new(request))
+    }
+
+    /// A flush that fails has ended all the same: some transports cannot flush what only another
+    /// layer could have left behind (osc/ucx over rxe says so of its own flushes, too).
+    fn is_done(&self) -> bool {
+        let request = self.0.get();
+        if request.is_null() {
+            return true;
+        }
+        // SAFETY: a live request of the real library.
+        if unsafe { (real().request_check_status)(request) } == Status::INPROGRESS {
+            return false;
+        }
+        // SAFETY: complete, and freed once.
+        unsafe { (real().request_free)(request) };
+        self.0.set(ptr::null_mut());
+        true
     }
 }
 

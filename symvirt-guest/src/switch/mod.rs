@@ -11,6 +11,7 @@
 //! | [`controller`] | one loop over the agent's messages; commit and open as straight recipes |
 //! | [`builder`] | what takes long and may go on beside the job |
 //! | [`side`], [`hello`] | a real side under construction: contexts, workers, endpoints wired up |
+//! | [`exposure`] | registered memory, and the keys to that of peers, on such a side |
 //! | [`drain`], [`matching`] | emptying the old side; synchronous sends meanwhile |
 //! | [`swap`] | the change-over itself, under the closed gate |
 //!
@@ -20,6 +21,7 @@
 mod builder;
 mod controller;
 mod drain;
+mod exposure;
 mod hello;
 mod matching;
 mod side;

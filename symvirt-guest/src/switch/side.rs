@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{Epoch, WorkerId};
+use symvirt_protocol::ids::{Epoch, MemoryId, ObjectId, WorkerId};
 use symvirt_protocol::rank::{Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
+use super::exposure::Keys;
 use super::hello::Hellos;
 use crate::object::context::Context;
 use crate::object::lock;
+use crate::object::memory::Memory;
 use crate::object::route::{Reals, Route};
 use crate::object::worker::{Worker, real_address};
 use crate::process::{environment, gang};
@@ -31,7 +33,7 @@ pub struct Side {
     pub epoch: Epoch,
     pub transports: Transports,
     pub contexts: Vec<ContextSide>,
-    /// New addresses of all workers of the gang.
+    /// How the gang's objects are reached on it.
     pub table: Vec<Blob>,
 }
 
@@ -39,6 +41,8 @@ pub struct Side {
 pub struct ContextSide {
     pub context: *const Context,
     pub real: *mut c_void,
+    /// Memory registered in it.
+    pub memories: Vec<(*const Memory, *mut c_void)>,
     pub workers: Vec<WorkerSide>,
 }
 
@@ -48,6 +52,8 @@ pub struct WorkerSide {
     pub real: *mut c_void,
     /// Its real endpoints.
     pub twins: Reals,
+    /// Its real keys.
+    pub keys: Keys,
     /// Routes that will send a hello: those in use when the addresses were published.
     pub greeting: HashSet<Route>,
     pub hellos: Hellos,
@@ -70,6 +76,12 @@ pub enum SideError {
         transports: Transports,
         status: Status,
     },
+    #[error("ucp_mem_map of {memory}: {status}")]
+    Memory { memory: MemoryId, status: Status },
+    #[error("ucp_rkey_pack of {memory}: {status}")]
+    Pack { memory: MemoryId, status: Status },
+    #[error("ucp_ep_rkey_unpack of {memory}: {status}")]
+    Key { memory: MemoryId, status: Status },
     #[error("ucp_worker_get_address: {0}")]
     Address(Status),
     #[error("no address of peer {0}: it is not in the gang")]
@@ -121,8 +133,10 @@ impl Side {
         self.contexts.push(ContextSide {
             context,
             real: real_context,
+            memories: Vec::new(),
             workers: Vec::new(),
         });
+        self.register_memory(context)?;
         for pointer in workers {
             // SAFETY: workers are not destroyed during a round.
             let worker = unsafe { &*pointer };
@@ -150,24 +164,25 @@ impl Side {
         self.contexts.iter().flat_map(|context| &context.workers)
     }
 
-    fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerSide> {
+    pub(super) fn workers_mut(&mut self) -> impl Iterator<Item = &mut WorkerSide> {
         self.contexts
             .iter_mut()
             .flat_map(|context| &mut context.workers)
     }
 
-    /// Addresses of the new workers.
+    /// How peers reach the new workers and the memory registered beside them.
     ///
     /// # Errors
     /// UCX's.
-    pub fn addresses(&self) -> Result<Vec<Blob>, SideError> {
+    pub fn blobs(&self) -> Result<Vec<Blob>, SideError> {
         let address = |side: &WorkerSide| {
             // SAFETY: workers are not destroyed during a round.
-            let worker = unsafe { &*side.worker }.id;
+            let object = unsafe { &*side.worker }.id;
             let bytes = real_address(side.real).map_err(SideError::Address)?;
-            Ok(Blob { worker, bytes })
+            Ok(Blob { object, bytes })
         };
-        self.workers().map(address).collect()
+        let addresses = self.workers().map(address);
+        addresses.chain(self.packed_keys()).collect()
     }
 
     /// Hellos that this side will send.
@@ -193,10 +208,7 @@ impl Side {
         expected: &[WorkerCount],
         abandoned: &AtomicBool,
     ) -> Result<(), SideError> {
-        let addresses: HashMap<WorkerId, &[u8]> = table
-            .iter()
-            .map(|entry| (entry.worker, entry.bytes.as_slice()))
-            .collect();
+        let addresses = by_object(&table);
         for side in self.workers_mut() {
             side.greet(&addresses)?;
             // SAFETY: workers are not destroyed during a round.
@@ -218,7 +230,7 @@ impl Side {
                 std::thread::sleep(Duration::from_micros(50));
             }
         }
-        Ok(())
+        self.unpack_keys()
     }
 
     fn hellos_done(&mut self) -> Result<bool, SideError> {
@@ -254,8 +266,16 @@ impl Side {
     pub fn destroy(self) {
         for context in &self.contexts {
             for side in &context.workers {
-                // SAFETY: made by this side, in use by nobody.
+                for &key in side.keys.values() {
+                    // SAFETY: made by this side, in use by nobody.
+                    unsafe { (real().rkey_destroy)(key) };
+                }
+                // SAFETY: as above.
                 unsafe { (real().worker_destroy)(side.real) };
+            }
+            for &(_, memory) in &context.memories {
+                // SAFETY: as above.
+                unsafe { (real().mem_unmap)(context.real, memory) };
             }
             // SAFETY: as above; its workers are gone.
             unsafe { (real().cleanup)(context.real) };
@@ -281,10 +301,19 @@ impl WorkerSide {
             worker,
             real,
             twins: Reals::new(),
+            keys: Keys::new(),
             greeting: HashSet::new(),
             hellos: Hellos::default(),
         }
     }
+}
+
+/// A table to look up in.
+pub fn by_object(table: &[Blob]) -> HashMap<ObjectId, &[u8]> {
+    table
+        .iter()
+        .map(|blob| (blob.object, blob.bytes.as_slice()))
+        .collect()
 }
 
 /// Options of an operation of our own on a real object: bytes, no callback.

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{Epoch, WorkerId};
+use symvirt_protocol::ids::{Epoch, ObjectId};
 
-use super::side::{ContextSide, Side, WorkerSide};
+use super::exposure;
+use super::side::{ContextSide, Side, WorkerSide, by_object};
 use crate::object::lock;
 use crate::object::request::{RETURNED, Request};
 use crate::object::route::Reals;
@@ -63,12 +64,19 @@ pub fn detach(epoch: Epoch) -> Side {
         for &worker in lock(&context.workers).iter() {
             // SAFETY: as above.
             let old = unsafe { &*worker }.swap_real(std::ptr::null_mut());
-            workers.push(WorkerSide::new(worker, old));
+            // SAFETY: as above.
+            let keys = exposure::close(unsafe { &*worker });
+            workers.push(WorkerSide {
+                keys,
+                ..WorkerSide::new(worker, old)
+            });
         }
+        let memories = exposure::withdraw(context);
         let old = context.swap_real(std::ptr::null_mut());
         contexts.push(ContextSide {
             context,
             real: old,
+            memories,
             workers,
         });
     }
@@ -77,20 +85,21 @@ pub fn detach(epoch: Epoch) -> Side {
 
 /// Puts a prepared side into our objects and posts the receives again, in their order.
 pub fn attach(side: Side) {
-    let addresses: HashMap<_, _> = side
-        .table
-        .iter()
-        .map(|entry| (entry.worker, entry.bytes.as_slice()))
-        .collect();
+    let table = by_object(&side.table);
     for context_side in side.contexts {
         // SAFETY: contexts and workers are not destroyed during a round.
         unsafe { &*context_side.context }.swap_real(context_side.real);
+        for (memory, real_memory) in context_side.memories {
+            // SAFETY: memory is neither registered nor released during a round.
+            unsafe { &*memory }.swap_real(real_memory);
+        }
         for worker_side in context_side.workers {
             // SAFETY: as above.
             let worker = unsafe { &*worker_side.worker };
             worker.swap_real(worker_side.real);
             worker.traffic.reset();
-            redirect(worker, worker_side.twins, &addresses);
+            redirect(worker, worker_side.twins, &table);
+            exposure::open(worker, worker_side.keys, &table);
         }
     }
     gang::begin_epoch(side.epoch, side.transports, &side.table);
@@ -98,13 +107,13 @@ pub fn attach(side: Side) {
 }
 
 /// Leads the endpoints of a worker over the routes of its new side.
-fn redirect(worker: &Worker, twins: Reals, addresses: &HashMap<WorkerId, &[u8]>) {
+fn redirect(worker: &Worker, twins: Reals, table: &HashMap<ObjectId, &[u8]>) {
     worker.routes.replace(twins);
     worker.each_endpoint(|endpoint| {
         endpoint.sent.store(0, Ordering::Relaxed);
         let twin = endpoint.route.ok_or(Status::UNREACHABLE).and_then(|route| {
             // Made since the addresses were published: it is wired up by its first use.
-            let address = addresses.get(&route.peer).ok_or(Status::UNREACHABLE)?;
+            let address = table.get(&route.peer).ok_or(Status::UNREACHABLE)?;
             worker.routes.get(route, worker, address)
         });
         match twin {

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`begin`] | what every operation begins with: a header, and parameters for the real library |
 //! | [`send`] | sends, and what completes as sends do: flushes and closes |
+//! | [`one_sided`] | access to a peer's memory |
 //! | [`receive`] | receives by tag and of probed messages, from the real side or from our memory |
 
 pub mod begin;
+pub mod one_sided;
 pub mod receive;
 pub mod send;

@@ -37,9 +37,7 @@ mod steps;
 
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{
-    FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, Blob, WorkerCount,
-};
+use crate::rank::{Blob, FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
 use crate::transport::{Interconnect, Transports};
 
 pub use outcome::{Effect, GuestId, Outcome, Phase, RankName, RankStall, Reason, Refusal};
@@ -426,8 +424,7 @@ impl Gang {
             return;
         };
         self.roster.remember_departed(process, member.epoch, sent);
-        self.table
-            .retain(|blob| blob.object.process != process);
+        self.table.retain(|blob| blob.object.process != process);
         self.member_left(member, effects);
     }
 

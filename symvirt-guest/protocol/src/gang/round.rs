@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gang::outcome::{Phase, RankStall, Reason};
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{SwitchOrder, SyncSend, Blob};
+use crate::rank::{Blob, SwitchOrder, SyncSend};
 use crate::transport::Interconnect;
 
 #[derive(Debug)]

@@ -307,8 +307,7 @@ impl Gang {
         let Some(member) = self.roster.members.remove(&process) else {
             return;
         };
-        self.table
-            .retain(|blob| blob.object.process != process);
+        self.table.retain(|blob| blob.object.process != process);
         let rank = member.name();
         match self.phase() {
             None | Some((_, Phase::Held)) => {

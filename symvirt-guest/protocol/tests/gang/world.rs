@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
-use symvirt_protocol::rank::{
-    Blob, FromRank, Join, Stall, SwitchOrder, ToRank, WorkerCount,
-};
+use symvirt_protocol::rank::{Blob, FromRank, Join, Stall, SwitchOrder, ToRank, WorkerCount};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::query::RankStatus;
-use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Blob, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Join, SwitchOrder, ToRank, WorkerCount};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 /// Longest wait for the other ranks' answers to a round.

@@ -1,0 +1,122 @@
+//! Registering memory, and the keys to that of peers.
+
+use std::ffi::c_void;
+
+use symvirt_ffi::ucp::MemMapParams;
+use symvirt_ffi::ucs::Status;
+
+use super::{endpoints, gang, round};
+use crate::address::{self, Kind};
+use crate::gate;
+use crate::object::context::Context;
+use crate::object::endpoint::Endpoint;
+use crate::object::key::{self, Key};
+use crate::object::lock;
+use crate::object::memory::{Memory, copy_params, real_key};
+use crate::real::real;
+
+/// Registers memory in a context of ours.
+///
+/// # Errors
+/// UCX's.
+///
+/// # Safety
+/// `params` is readable by its `field_mask`.
+pub unsafe fn map(context: &Context, params: *const MemMapParams) -> Result<*const Memory, Status> {
+    // Peers would lack the key on the side that is being built.
+    let _change = round::change("memory is being registered (ucp_mem_map)");
+    // SAFETY: by the caller's promise.
+    let asked = unsafe { copy_params(params) };
+    let memory = Box::into_raw(Memory::create(context, asked, gang::next_object())?).cast_const();
+    lock(&context.memories).push(memory);
+    Ok(memory)
+}
+
+/// Takes memory out of a context; memory of ours is freed.
+///
+/// # Safety
+/// The application's handle, not used any more.
+pub unsafe fn unmap(context: &Context, memory: &Memory) -> Status {
+    let _change = round::change("memory is being released (ucp_mem_unmap)");
+    lock(&context.memories).retain(|known| !std::ptr::eq(*known, memory));
+    // SAFETY: off the list: no switch touches it any more.
+    unsafe {
+        let status = (real().mem_unmap)(context.real(), memory.real());
+        drop(Box::from_raw(std::ptr::from_ref(memory).cast_mut()));
+        status
+    }
+}
+
+/// The key to memory as the application passes it around, in memory for `free`.
+///
+/// # Safety
+/// Inside the gate; the places are writable.
+pub unsafe fn pack_key(
+    context: &Context,
+    memory: &Memory,
+    buffer: *mut *mut c_void,
+    length: *mut usize,
+) -> Status {
+    let bytes = match real_key(context.real(), memory.real()) {
+        Ok(bytes) => bytes,
+        Err(status) => return status,
+    };
+    let blob = address::pack(Kind::Memory, memory.id, gang::epoch(), &bytes);
+    let copy = address::for_application(&blob);
+    if copy.is_null() {
+        return Status::NO_MEMORY;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe {
+        buffer.write(copy.cast());
+        length.write(blob.len());
+    }
+    Status::OK
+}
+
+/// A key of ours from what a peer packed, in whatever epoch.
+///
+/// # Errors
+/// UCX's; [`Status::TIMED_OUT`] if the peer is in an epoch that this process does not reach.
+///
+/// # Safety
+/// `packed` came out of `ucp_rkey_pack` of some process, whole.
+pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*const Key, Status> {
+    // SAFETY: by the caller's promise.
+    let Some(parsed) = (unsafe { address::parse(Kind::Memory, packed.cast()) }) else {
+        gang::block("a peer's memory is not libsymvirt's (ucp_ep_rkey_unpack)".to_owned());
+        // SAFETY: by the caller's promise.
+        return unsafe { unpack_foreign(endpoint, packed) };
+    };
+    endpoints::follow(&parsed)?;
+    let _passage = gate::enter();
+    let bytes = gang::current(&parsed);
+    // SAFETY: what UCX packed in this epoch.
+    let real = unsafe { key::unpack(endpoint.real(), bytes.as_ptr().cast())? };
+    let recipe = endpoint.route.map(|route| (route, parsed.object));
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    Ok(worker.adopt_key(Key::new(worker, recipe, real)))
+}
+
+/// A key that no switch can make again.
+unsafe fn unpack_foreign(endpoint: &Endpoint, packed: *const c_void) -> Result<*const Key, Status> {
+    let _passage = gate::enter();
+    // SAFETY: plain UCX has packed it; a worker outlives its endpoints.
+    let (real, worker) = unsafe { (key::unpack(endpoint.real(), packed)?, &*endpoint.worker) };
+    Ok(worker.adopt_key(Key::new(worker, None, real)))
+}
+
+/// Destroys a key.
+///
+/// # Safety
+/// Inside the gate; the application's handle, not used any more.
+pub unsafe fn destroy_key(key: &Key) {
+    // SAFETY: a worker outlives its keys.
+    let worker = unsafe { &*key.worker };
+    // SAFETY: by the caller's promise; nobody uses the real key but over ours.
+    unsafe {
+        (real().rkey_destroy)(key.real());
+        worker.drop_key(key);
+    }
+}

@@ -1,0 +1,150 @@
+//! Registered memory, and the keys to that of peers, on a real side.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::ptr;
+
+use symvirt_ffi::ucs::Status;
+use symvirt_protocol::ids::{MemoryId, ObjectId};
+use symvirt_protocol::rank::Blob;
+
+use super::side::{Side, SideError, by_object};
+use crate::object::context::Context;
+use crate::object::key::{self, Key};
+use crate::object::lock;
+use crate::object::memory::{Memory, real_key};
+use crate::object::route::Reals;
+use crate::object::worker::Worker;
+use crate::real::real;
+
+/// Real keys by the identity of ours.
+pub type Keys = HashMap<u64, *mut c_void>;
+
+impl Side {
+    /// Registers a context's memory in its new real context, the last one made.
+    ///
+    /// # Errors
+    /// UCX's, with the memory.
+    pub(super) fn register_memory(&mut self, context: &Context) -> Result<(), SideError> {
+        let Some(side) = self.contexts.last_mut() else {
+            return Ok(());
+        };
+        for &pointer in lock(&context.memories).iter() {
+            // SAFETY: memory is neither registered nor released during a round.
+            let memory = unsafe { &*pointer };
+            let registered = memory
+                .make_real(side.real)
+                .map_err(|status| SideError::Memory {
+                    memory: memory.id,
+                    status,
+                })?;
+            side.memories.push((pointer, registered));
+        }
+        Ok(())
+    }
+
+    /// What opens the memory registered on this side.
+    pub(super) fn packed_keys(&self) -> impl Iterator<Item = Result<Blob, SideError>> {
+        let memories = self.contexts.iter().flat_map(|side| {
+            let entries = side.memories.iter();
+            entries.map(|&(memory, registered)| (side.real, memory, registered))
+        });
+        memories.map(|(context, memory, registered)| {
+            // SAFETY: memory is neither registered nor released during a round.
+            let object = unsafe { &*memory }.id;
+            let bytes = real_key(context, registered).map_err(|status| SideError::Pack {
+                memory: object,
+                status,
+            })?;
+            Ok(Blob { object, bytes })
+        })
+    }
+
+    /// Makes the keys that exist now: endpoints are wired up.
+    ///
+    /// # Errors
+    /// UCX's, with the memory.
+    pub(super) fn unpack_keys(&mut self) -> Result<(), SideError> {
+        let taken = std::mem::take(&mut self.table);
+        let table = by_object(&taken);
+        let mut result = Ok(());
+        for side in self.workers_mut() {
+            let (twins, keys) = (&side.twins, &mut side.keys);
+            // SAFETY: workers are not destroyed during a round.
+            unsafe { &*side.worker }.each_key(|key| match unpack(key, twins, &table) {
+                Ok(Some(real_key)) => {
+                    keys.insert(key.id, real_key);
+                }
+                Ok(None) => {}
+                Err(error) => result = Err(error),
+            });
+        }
+        drop(table);
+        self.table = taken;
+        result
+    }
+}
+
+/// The real key of one of ours on a new side; `None` if peer or memory are gone.
+fn unpack(
+    key: &Key,
+    twins: &Reals,
+    table: &HashMap<MemoryId, &[u8]>,
+) -> Result<Option<*mut c_void>, SideError> {
+    let Some((route, memory)) = key.recipe else {
+        return Ok(None);
+    };
+    let (Some(&twin), Some(packed)) = (twins.get(&route), table.get(&memory)) else {
+        return Ok(None);
+    };
+    // SAFETY: a live endpoint of the new side, and what its UCX packed.
+    let unpacked = unsafe { key::unpack(twin, packed.as_ptr().cast()) };
+    unpacked
+        .map(Some)
+        .map_err(|status| SideError::Key { memory, status })
+}
+
+/// Takes the real keys out of a worker's; under the closed gate.
+pub fn close(worker: &Worker) -> Keys {
+    let mut keys = Keys::new();
+    worker.each_key(|key| {
+        keys.insert(key.id, key.swap_real(ptr::null_mut()));
+    });
+    keys
+}
+
+/// Takes the real registrations out of a context's memory; under the closed gate.
+pub fn withdraw(context: &Context) -> Vec<(*const Memory, *mut c_void)> {
+    let memories = lock(&context.memories);
+    let withdrawn = memories.iter().map(|&memory| {
+        // SAFETY: memory is neither registered nor released during a round.
+        (memory, unsafe { &*memory }.swap_real(ptr::null_mut()))
+    });
+    withdrawn.collect()
+}
+
+/// Gives a worker's keys their real ones on its new side; under the closed gate. Keys made since
+/// the others were prepared are unpacked now, those destroyed since then are destroyed again.
+pub fn open(worker: &Worker, mut prepared: Keys, table: &HashMap<ObjectId, &[u8]>) {
+    worker.each_key(|key| {
+        let ready = prepared.remove(&key.id).map(Ok);
+        let opened = ready.unwrap_or_else(|| {
+            let (route, memory) = key.recipe.ok_or(Status::UNREACHABLE)?;
+            let packed = table.get(&memory).ok_or(Status::UNREACHABLE)?;
+            let address = table.get(&route.peer).ok_or(Status::UNREACHABLE)?;
+            let endpoint = worker.routes.get(route, worker, address)?;
+            // SAFETY: a live endpoint of the side in use, and what its UCX packed.
+            unsafe { key::unpack(endpoint, packed.as_ptr().cast()) }
+        });
+        match opened {
+            Ok(opened) => {
+                key.swap_real(opened);
+            }
+            Err(status) => crate::log::error!("the key to {:?} is lost: {status}", key.recipe),
+        }
+    });
+    for stale in prepared.into_values() {
+        // SAFETY: made by the new side, for a key that is gone.
+        unsafe { (real().rkey_destroy)(stale) };
+    }
+}

@@ -1,0 +1,128 @@
+//! Access to a peer's memory. Nobody counts what arrives: a switch flushes instead.
+
+use std::ffi::c_void;
+
+use symvirt_ffi::flags::op;
+use symvirt_ffi::ucp::RequestParam;
+use symvirt_ffi::ucs::{Status, StatusPtr};
+
+use super::send::operation;
+use crate::object::endpoint::Endpoint;
+use crate::object::key::Key;
+use crate::real::real;
+
+/// Where an operation goes.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub endpoint: &'a Endpoint,
+    /// Address in the peer's memory.
+    pub remote: u64,
+    pub key: &'a Key,
+}
+
+/// Puts `count` elements.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_put_nbx`.
+pub unsafe fn put(
+    to: Target<'_>,
+    buffer: *const c_void,
+    count: usize,
+    param: *const RequestParam,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        operation(&*to.endpoint.worker, param, |param| {
+            let (endpoint, key) = (to.endpoint.real(), to.key.real());
+            (real().put_nbx)(endpoint, buffer, count, to.remote, key, param)
+        })
+    }
+}
+
+/// Gets `count` elements.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_get_nbx`.
+pub unsafe fn get(
+    from: Target<'_>,
+    buffer: *mut c_void,
+    count: usize,
+    param: *const RequestParam,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise; a worker outlives its endpoints.
+    unsafe {
+        operation(&*from.endpoint.worker, param, |param| {
+            let (endpoint, key) = (from.endpoint.real(), from.key.real());
+            (real().get_nbx)(endpoint, buffer, count, from.remote, key, param)
+        })
+    }
+}
+
+/// Puts without a request: a flush completes it.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_put_nbi`.
+pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize) -> Status {
+    let (endpoint, key) = (to.endpoint.real(), to.key.real());
+    // SAFETY: by the caller's promise.
+    unsafe { (real().put_nbi)(endpoint, buffer, length, to.remote, key) }
+}
+
+/// Gets without a request: a flush completes it.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_get_nbi`.
+pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize) -> Status {
+    let (endpoint, key) = (from.endpoint.real(), from.key.real());
+    // SAFETY: by the caller's promise.
+    unsafe { (real().get_nbi)(endpoint, buffer, length, from.remote, key) }
+}
+
+/// An atomic operation on `count` elements; `reply` is where the old value goes, or null.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_atomic_op_nbx`.
+pub unsafe fn atomic(
+    on: Target<'_>,
+    opcode: u32,
+    operand: *const c_void,
+    count: usize,
+    reply: *mut c_void,
+    param: *const RequestParam,
+) -> StatusPtr {
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*on.endpoint.worker };
+    worker.traffic.note_atomic();
+    let (endpoint, key) = (on.endpoint.real(), on.key.real());
+    // SAFETY: by the caller's promise; the parameters are read, within their own version.
+    unsafe {
+        operation(worker, param, |param| {
+            let mut param = *param;
+            if !reply.is_null() {
+                param.op_attr_mask |= op::REPLY_BUFFER;
+                param.reply_buffer = reply;
+            }
+            (real().atomic_op_nbx)(
+                endpoint,
+                opcode,
+                operand,
+                count,
+                on.remote,
+                key,
+                &raw const param,
+            )
+        })
+    }
+}
+
+/// An atomic operation without a result or request: a flush completes it.
+///
+/// # Safety
+/// Inside the gate; the arguments are those of `ucp_atomic_post`.
+pub unsafe fn atomic_implicit(on: Target<'_>, opcode: u32, operand: u64, size: usize) -> Status {
+    // SAFETY: a worker outlives its endpoints.
+    unsafe { &*on.endpoint.worker }.traffic.note_atomic();
+    let (endpoint, key) = (on.endpoint.real(), on.key.real());
+    // SAFETY: by the caller's promise.
+    unsafe { (real().atomic_post)(endpoint, opcode, operand, size, on.remote, key) }
+}
