@@ -29,8 +29,8 @@ macro_rules! guarded_exports {
             // Active messages.
             ucp_am_data_release, ucp_am_recv_data_nbx, ucp_am_send_nb, ucp_am_send_nbx,
             ucp_worker_set_am_handler, ucp_worker_set_am_recv_handler,
-            // Memory shared with a DPU.
-            ucp_memh_pack,
+            // Memory shared with a DPU; keys of one worker compared.
+            ucp_memh_pack, ucp_rkey_compare,
             // Streams.
             ucp_stream_data_release, ucp_stream_recv_data_nb, ucp_stream_recv_nb,
             ucp_stream_recv_nbx, ucp_stream_send_nb, ucp_stream_send_nbx,
@@ -133,7 +133,6 @@ pub const HANDLED: &[&str] = &[
     "ucp_ep_rkey_unpack",
     "ucp_rkey_destroy",
     "ucp_rkey_ptr",
-    "ucp_rkey_compare",
     // Remote memory access.
     "ucp_put",
     "ucp_put_nb",

@@ -99,8 +99,21 @@ storm! {
     threads_inside_mpi_do_not_disturb_each_other: "threads";
     communicators_come_and_go: "comm_churn";
     steady_exchange_stays_correct: "stall_probe";
+    windows_are_put_to_got_from_and_locked: "window";
     a_rank_may_fork: "forks";
     a_thread_may_change_the_environment: "environment";
+}
+
+/// On two ranks only: with more than processors, Open MPI's locks are spun for without a pause, and
+/// 20 rounds of this take minutes also without the library.
+#[test]
+fn windows_of_every_kind_compute_what_they_should() {
+    survives("windows", 2, &["--seconds", SECONDS], FEWEST);
+}
+
+#[test]
+fn remote_memory_and_atomics_are_right_in_every_form() {
+    plain_ucp("ucp/remote", &["--seconds", SECONDS]);
 }
 
 #[test]

@@ -175,26 +175,3 @@ pub unsafe extern "C" fn ucp_rkey_ptr(
         ) -> Status, or Status::UNSUPPORTED),
     }
 }
-
-/// # Safety
-/// As UCX's.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ucp_rkey_compare(
-    worker: *mut c_void,
-    one: *mut c_void,
-    other: *mut c_void,
-    params: *mut c_void,
-) -> Status {
-    let _passage = gate::enter();
-    // SAFETY: the application's handles.
-    let (worker, one, other) = unsafe {
-        (
-            handle::worker(worker).map_or(worker, |ours| ours.real()),
-            handle::key(one).map_or(one, |ours| ours.real()),
-            handle::key(other).map_or(other, |ours| ours.real()),
-        )
-    };
-    rarely!(ucp_rkey_compare(
-        worker => *mut c_void, one => *mut c_void, other => *mut c_void, params => *mut c_void,
-    ) -> Status, or Status::UNSUPPORTED)
-}

@@ -215,7 +215,8 @@ unsafe fn copy_params(params: *const Params) -> Params {
             ..empty
         };
         if mask & param::FEATURES != 0 {
-            copy.features = (*params).features;
+            // Hellos are tagged messages.
+            copy.features = (*params).features | feature::TAG;
         }
         if mask & param::TAG_SENDER_MASK != 0 {
             copy.tag_sender_mask = (*params).tag_sender_mask;

@@ -23,7 +23,7 @@ use symvirt_ffi::ucp::Params;
 use crate::object::context::MOVABLE_FEATURES;
 
 /// Whether a context of these parameters can be moved to other transports. One that cannot is
-/// left to the real library; if there is a gang, its process vetoes switches from now on.
+/// left to the real library; if there is a gang, its process joins it to veto switches.
 ///
 /// # Safety
 /// `params` is readable by its `field_mask`.
@@ -37,14 +37,14 @@ pub unsafe fn is_movable(params: *const Params) -> bool {
         }
     };
     let beyond = features & !MOVABLE_FEATURES;
-    if beyond == 0 {
-        return gang::join();
+    let is_member = gang::join();
+    if beyond != 0 {
+        gang::block(format!(
+            "a UCX context asks for features {beyond:#x} (ucp_init_version; 0x10 wake-up, \
+             0x20 streams, 0x40 active messages)"
+        ));
     }
-    gang::block(format!(
-        "a UCX context asks for features {beyond:#x} (ucp_init_version; 0x10 wake-up, \
-         0x20 streams, 0x40 active messages)"
-    ));
-    false
+    is_member && beyond == 0
 }
 
 /// In the child of a fork: no gang, no helpers. See `life`.

@@ -65,7 +65,11 @@ pub fn detach(epoch: Epoch) -> Side {
             // SAFETY: as above.
             let old = unsafe { &*worker }.swap_real(std::ptr::null_mut());
             // SAFETY: as above.
-            let keys = exposure::close(unsafe { &*worker });
+            let ours = unsafe { &*worker };
+            // Peers that are ahead may let go of the old side while it is still driven here:
+            // nobody is to be told.
+            ours.each_endpoint(|endpoint| endpoint.set_real(std::ptr::null_mut()));
+            let keys = exposure::close(ours);
             workers.push(WorkerSide {
                 keys,
                 ..WorkerSide::new(worker, old)

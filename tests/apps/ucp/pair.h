@@ -38,6 +38,11 @@ static inline void up_on_child(int signal)
 #define VF_ABORT() up_abort()
 #include "../pattern.h"
 
+/* What the program asks of ucp_init. */
+#ifndef UP_FEATURES
+#define UP_FEATURES UCP_FEATURE_TAG
+#endif
+
 static struct {
     int alone, me, peer, socket;
     size_t request_size;
@@ -148,7 +153,7 @@ static inline void up_start(const char *name, int alone, size_t request_size,
     vf.rank = up.me;
     ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_REQUEST_SIZE |
                                          UCP_PARAM_FIELD_REQUEST_INIT,
-                           .features = UCP_FEATURE_TAG,
+                           .features = UP_FEATURES,
                            .request_size = request_size,
                            .request_init = init};
     ucp_config_t *config;
