@@ -46,7 +46,7 @@ pub unsafe extern "C" fn ucp_request_test(request: *mut c_void, info: *mut TagRe
         };
         let status = (*ours).visible_status();
         if status != Status::INPROGRESS && !info.is_null() {
-            info.write((*ours).info);
+            request::copy_info(&raw const (*ours).info, info);
         }
         status
     }

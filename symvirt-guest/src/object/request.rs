@@ -198,6 +198,20 @@ impl Request {
     }
 }
 
+/// Copies a description word by word, as it was written a moment ago: a load of both words at once
+/// would wait until both stores have reached the cache.
+///
+/// # Safety
+/// As for a copy.
+#[inline(always)]
+pub unsafe fn copy_info(from: *const TagRecvInfo, to: *mut TagRecvInfo) {
+    // SAFETY: by the caller's promise; volatile keeps the compiler from joining the loads.
+    unsafe {
+        (*to).sender_tag = (&raw const (*from).sender_tag).read_volatile();
+        (*to).length = (&raw const (*from).length).read_volatile();
+    }
+}
+
 /// A completion has come from the real library. Whoever comes second, completion or return of the
 /// real call, delivers. `shared` is the worker's.
 ///

@@ -25,7 +25,7 @@ unsafe extern "C" fn on_received(
     unsafe {
         let worker = &*(*request).worker;
         if status == Status::OK && !worker.shared {
-            (*request).info = *info;
+            request::copy_info(info, &raw mut (*request).info);
             received(request, worker, status, false);
         } else {
             received_specially(request, worker, status, info);
