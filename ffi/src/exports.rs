@@ -6,9 +6,9 @@
 //! | [`Disposition::Guarded`] | a jump into the real library, unless the first argument is a handle of ours: then it is refused with `UCS_ERR_UNSUPPORTED` and one message that names the function |
 //! | [`Disposition::Forwarded`] | a jump into the real library: takes no handle of ours |
 //!
-//! A context whose features go beyond tag matching and remote memory is not virtualized: its handles are the real
-//! ones, everything on it passes through, and its process vetoes every switch, saying why. So a
-//! guarded function is refused only where UCX itself would have had no such feature.
+//! A context that asks for streams or wake-up is not virtualized: its handles are the real ones,
+//! everything on it passes through, and its process vetoes every switch, saying why. So a guarded
+//! function is refused only where UCX itself would have had no such feature.
 
 /// What libsymvirt does with a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,9 +26,6 @@ pub enum Disposition {
 macro_rules! guarded_exports {
     ($callback:ident) => {
         $callback! {
-            // Active messages.
-            ucp_am_data_release, ucp_am_recv_data_nbx, ucp_am_send_nb, ucp_am_send_nbx,
-            ucp_worker_set_am_handler, ucp_worker_set_am_recv_handler,
             // Memory shared with a DPU; keys of one worker compared.
             ucp_memh_pack, ucp_rkey_compare,
             // Streams.
@@ -154,6 +151,13 @@ pub const HANDLED: &[&str] = &[
     "ucp_atomic_swap64",
     "ucp_atomic_cswap32",
     "ucp_atomic_cswap64",
+    // Active messages.
+    "ucp_worker_set_am_handler",
+    "ucp_worker_set_am_recv_handler",
+    "ucp_am_send_nb",
+    "ucp_am_send_nbx",
+    "ucp_am_recv_data_nbx",
+    "ucp_am_data_release",
     // Datatypes.
     "ucp_dt_create_generic",
     "ucp_dt_destroy",

@@ -58,6 +58,8 @@ pub mod worker_param {
     pub const EVENT_FD: u64 = 1 << 4;
     /// `UCP_WORKER_PARAM_FIELD_FLAGS`
     pub const FLAGS: u64 = 1 << 5;
+    /// `UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT`
+    pub const AM_ALIGNMENT: u64 = 1 << 7;
 }
 
 /// `enum ucp_worker_attr_field`
@@ -140,6 +142,42 @@ pub mod atomic_fetch {
     pub const FOR: u32 = 4;
     /// `UCP_ATOMIC_FETCH_OP_FXOR`
     pub const FXOR: u32 = 5;
+}
+
+/// `enum ucp_am_handler_param_field`
+pub mod am_handler_param {
+    /// `UCP_AM_HANDLER_PARAM_FIELD_ID`
+    pub const ID: u64 = 1 << 0;
+    /// `UCP_AM_HANDLER_PARAM_FIELD_FLAGS`
+    pub const FLAGS: u64 = 1 << 1;
+    /// `UCP_AM_HANDLER_PARAM_FIELD_CB`
+    pub const CB: u64 = 1 << 2;
+    /// `UCP_AM_HANDLER_PARAM_FIELD_ARG`
+    pub const ARG: u64 = 1 << 3;
+}
+
+/// `enum ucp_am_cb_flags`
+pub mod am_handler {
+    /// `UCP_AM_FLAG_WHOLE_MSG`
+    pub const WHOLE_MSG: u32 = 1 << 0;
+    /// `UCP_AM_FLAG_PERSISTENT_DATA`
+    pub const PERSISTENT_DATA: u32 = 1 << 1;
+}
+
+/// `enum ucp_send_am_flags`
+pub mod am_send {
+    /// `UCP_AM_SEND_FLAG_EAGER`
+    pub const EAGER: u32 = 1 << 1;
+}
+
+/// `ucp_am_recv_attr_t`
+pub mod am_recv_attr {
+    /// `UCP_AM_RECV_ATTR_FIELD_REPLY_EP`
+    pub const REPLY_EP: u64 = 1 << 0;
+    /// `UCP_AM_RECV_ATTR_FLAG_DATA`
+    pub const DATA: u64 = 1 << 16;
+    /// `UCP_AM_RECV_ATTR_FLAG_RNDV`
+    pub const RNDV: u64 = 1 << 17;
 }
 
 /// `ucp_op_attr_t`

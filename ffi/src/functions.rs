@@ -114,6 +114,16 @@ functions! {
         worker: Worker, buffer: *mut c_void, count: usize, message: Message,
         param: *const RequestParam,
     ) -> StatusPtr;
+    fn am_send_nbx(
+        ep: Ep, id: c_uint, header: *const c_void, header_length: usize, buffer: *const c_void,
+        count: usize, param: *const RequestParam,
+    ) -> StatusPtr;
+    fn worker_set_am_recv_handler(worker: Worker, param: *const AmHandlerParam) -> Status;
+    fn am_recv_data_nbx(
+        worker: Worker, data: *mut c_void, buffer: *mut c_void, count: usize,
+        param: *const RequestParam,
+    ) -> StatusPtr;
+    fn am_data_release(worker: Worker, data: *mut c_void);
     fn dt_create_generic(
         ops: *const GenericDtOps, context: *mut c_void, datatype: *mut Datatype,
     ) -> Status;

@@ -57,6 +57,27 @@ pub type TagRecvNbxCallback = Option<
         user_data: *mut c_void,
     ),
 >;
+/// `ucp_am_callback_t`
+pub type AmCallback = Option<
+    unsafe extern "C" fn(
+        arg: *mut c_void,
+        data: *mut c_void,
+        length: usize,
+        reply_ep: Ep,
+        flags: c_uint,
+    ) -> Status,
+>;
+/// `ucp_am_recv_callback_t`
+pub type AmRecvCallback = Option<
+    unsafe extern "C" fn(
+        arg: *mut c_void,
+        header: *const c_void,
+        header_length: usize,
+        data: *mut c_void,
+        length: usize,
+        param: *const AmRecvParam,
+    ) -> Status,
+>;
 /// `ucp_err_handler_cb_t`
 pub type ErrHandlerCallback =
     Option<unsafe extern "C" fn(arg: *mut c_void, ep: Ep, status: Status)>;
@@ -220,6 +241,32 @@ pub struct MemMapParams {
     pub prot: c_uint,
     /// `memory_type`
     pub memory_type: MemoryType,
+}
+
+/// `ucp_am_handler_param_t`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AmHandlerParam {
+    /// `field_mask`
+    pub field_mask: u64,
+    /// `id`
+    pub id: c_uint,
+    /// `flags`
+    pub flags: u32,
+    /// `cb`
+    pub cb: AmRecvCallback,
+    /// `arg`
+    pub arg: *mut c_void,
+}
+
+/// `ucp_am_recv_param_t`
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AmRecvParam {
+    /// `recv_attr`
+    pub recv_attr: u64,
+    /// `reply_ep`
+    pub reply_ep: Ep,
 }
 
 /// `ucp_request_param_t`

@@ -133,6 +133,21 @@ fn rare_forms_of_ucp_calls_are_right_towards_oneself() {
 }
 
 #[test]
+fn active_messages_arrive_once_and_in_order_between_two_processes() {
+    plain_ucp("ucp/active", &["--seconds", SECONDS]);
+}
+
+#[test]
+fn active_messages_arrive_once_and_in_order_towards_oneself() {
+    plain_ucp("ucp/active", &["--seconds", SECONDS, "--alone", "1"]);
+}
+
+#[test]
+fn a_context_for_active_messages_alone_is_switched_as_well() {
+    plain_ucp("ucp/active", &["--seconds", SECONDS, "--only", "1"]);
+}
+
+#[test]
 fn a_process_may_end_before_the_one_it_talked_to() {
     let outcome = plain_ucp("ucp/outlive", &["--seconds", SECONDS]);
     assert!(

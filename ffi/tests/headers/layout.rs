@@ -79,6 +79,8 @@ pub fn structs() -> Vec<Struct> {
         ucp::MemMapParams = "ucp_mem_map_params_t" {
             field_mask, address, length, flags, prot, memory_type,
         }
+        ucp::AmHandlerParam = "ucp_am_handler_param_t" { field_mask, id, flags, cb, arg }
+        ucp::AmRecvParam = "ucp_am_recv_param_t" { recv_attr, reply_ep }
         ucp::RequestParam = "ucp_request_param_t" {
             op_attr_mask, flags, request, cb, datatype, user_data, reply_buffer, memory_type,
             recv_info, memh,

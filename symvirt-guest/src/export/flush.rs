@@ -64,9 +64,10 @@ pub unsafe fn wait(worker: &Worker, started: StatusPtr) -> Status {
             unsafe { request::free(request) };
             return status;
         }
-        worker.deferred.deliver();
-        // SAFETY: inside the gate, on the real worker in use.
-        unsafe { (real().worker_progress)(worker.real()) };
+        if worker.deferred.deliver().is_some() {
+            // SAFETY: inside the gate, on the real worker in use.
+            unsafe { (real().worker_progress)(worker.real()) };
+        }
     }
 }
 

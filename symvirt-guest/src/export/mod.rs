@@ -4,6 +4,7 @@
 //! A handle that is not ours goes to the real library untranslated: a context that cannot be
 //! moved, or libucp calling its own public functions.
 
+pub mod active;
 pub mod atomic;
 pub mod config;
 pub mod context;

@@ -76,8 +76,10 @@ unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
             return (real().worker_progress)(worker);
         };
         let _passage = gate::enter();
-        let delivered = ours.deferred.deliver();
-        delivered + (real().worker_progress)(ours.real())
+        match ours.deferred.deliver() {
+            Some(delivered) => delivered + (real().worker_progress)(ours.real()),
+            None => 0,
+        }
     }
 }
 

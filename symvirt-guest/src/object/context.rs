@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::real::real;
 
 /// Features that a context may have and still be moved to other transports.
-pub const MOVABLE_FEATURES: u64 = feature::TAG | ONE_SIDED;
+pub const MOVABLE_FEATURES: u64 = feature::TAG | feature::AM | ONE_SIDED;
 /// Remote memory access and atomics: a peer does not count what arrives.
 const ONE_SIDED: u64 = feature::RMA | feature::AMO32 | feature::AMO64;
 
@@ -138,6 +138,11 @@ impl Context {
     /// Whether operations may be under way that no peer counts.
     pub fn is_one_sided(&self) -> bool {
         self.recipe.params.features & ONE_SIDED != 0
+    }
+
+    /// Whether its workers take active messages.
+    pub fn has_active_messages(&self) -> bool {
+        self.recipe.params.features & feature::AM != 0
     }
 
     /// Makes another real context.

@@ -4,17 +4,22 @@
 //! real ones, which pass through. Objects are created and destroyed by the application; the
 //! switch changes their `real` side, and only while the gate is closed.
 
+pub mod arrival;
 pub mod context;
 pub mod datatype;
 pub mod deferred;
+pub mod descriptor;
 pub mod drained;
 pub mod endpoint;
 pub mod handle;
+pub mod handler;
+pub mod handlers;
 pub mod key;
 pub mod memory;
 pub mod message;
 pub mod pool;
 pub mod posted;
+pub mod reply;
 pub mod request;
 pub mod route;
 pub mod syncs;

@@ -38,7 +38,7 @@ pub const RELEASED: u32 = 8;
 pub const USER_OWNED: u32 = 16;
 
 /// Any callback of UCP's operations. All begin with request and status; then come the user data,
-/// and before them, of a receive, its description. A function that takes fewer arguments ignores
+/// and before them, of a receive, its description, or of a fetch the length. A function that takes fewer arguments ignores
 /// the registers of the others (System V ABI for x86-64, section 3.2.3); UCX relies on that too.
 type Callback = unsafe extern "C" fn(*mut c_void, Status, *mut c_void, *mut c_void);
 
@@ -53,6 +53,8 @@ pub enum Kind {
     Receive,
     /// A receive of a probed message.
     MessageReceive,
+    /// Fetching the data of an active message.
+    Fetch,
 }
 
 /// A receive's arguments: with the request's `param`, the recipe to post it again.
@@ -309,6 +311,10 @@ pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
             Kind::Operation | Kind::SyncSend => (header.user_data, ptr::null_mut()),
             Kind::Receive | Kind::MessageReceive => {
                 ((&raw mut header.info).cast(), header.user_data)
+            }
+            Kind::Fetch => {
+                let length = ptr::without_provenance_mut(header.info.length);
+                (length, header.user_data)
             }
         };
         let status = Status(header.status.load(Ordering::Relaxed));

@@ -109,6 +109,13 @@ impl Routes {
         routes.len() < before
     }
 
+    /// The route that a real endpoint is of; `None` if UCX has made it by itself.
+    pub fn route_of(&self, real: *mut c_void) -> Option<Route> {
+        let routes = lock(&self.0);
+        let found = routes.iter().find(|(_, known)| **known == real);
+        found.map(|(route, _)| *route)
+    }
+
     /// Whether the route is as good as when it was made.
     pub fn is_sound(&self, real: *mut c_void) -> bool {
         lock(&self.0).values().any(|known| *known == real)

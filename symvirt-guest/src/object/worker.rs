@@ -16,9 +16,11 @@ use symvirt_protocol::ids::WorkerId;
 
 use super::context::Context;
 use super::deferred::Deferred;
+use super::descriptor::Descriptors;
 use super::drained::Drained;
 use super::endpoint::Endpoint;
 use super::handle::Mark;
+use super::handlers::Handlers;
 use super::key::Key;
 use super::lock;
 use super::message::Messages;
@@ -43,6 +45,10 @@ pub struct Worker {
     pub posted: Posted,
     pub pool: Pool,
     pub messages: Messages,
+    pub handlers: Handlers,
+    pub descriptors: Descriptors,
+    /// Real sides that it has left so far.
+    pub side: AtomicU64,
     pub syncs: Syncs,
     pub id: WorkerId,
     pub context: *const Context,
@@ -62,11 +68,11 @@ unsafe impl Sync for Worker {}
 /// Counters of one epoch.
 #[derive(Default)]
 pub struct Traffic {
-    /// Receives by tag that completed, truncated ones included.
+    /// Receives by tag that completed, truncated ones included, and active messages.
     received: AtomicU64,
     /// Messages that a probe removed.
     probed: AtomicU64,
-    /// Sends, flushes, closes and receives of probed messages that are under way.
+    /// Sends, flushes, closes, receives of probed and active messages that are under way.
     operations: AtomicI64,
     /// Atomics were issued.
     atomics: AtomicBool,
@@ -147,10 +153,9 @@ impl Worker {
         // SAFETY: by the caller's promise.
         let (params, thread_mode) = unsafe { copy_params(params) };
         let shared = thread_mode == THREAD_MODE_MULTI;
-        let real = make_real(context.real(), &params)?;
-        Ok(Box::new(Worker {
+        let worker = Box::new(Worker {
             mark: Mark::Worker,
-            real: AtomicPtr::new(real),
+            real: AtomicPtr::new(ptr::null_mut()),
             shared,
             reposting: AtomicBool::new(false),
             traffic: Traffic::default(),
@@ -159,6 +164,9 @@ impl Worker {
             posted: Posted::new(),
             pool: Pool::new(context.requests),
             messages: Messages::default(),
+            handlers: Handlers::default(),
+            descriptors: Descriptors::default(),
+            side: AtomicU64::new(0),
             syncs: Syncs::default(),
             id,
             context,
@@ -167,7 +175,9 @@ impl Worker {
             routes: Routes::default(),
             endpoints: Mutex::default(),
             keys: Mutex::default(),
-        }))
+        });
+        worker.swap_real(worker.make_real(context.real())?);
+        Ok(worker)
     }
 
     /// The real worker in use.
@@ -182,12 +192,25 @@ impl Worker {
         self.real.swap(new, Ordering::Relaxed)
     }
 
-    /// Makes another real worker in `real_context`.
+    /// Makes a real worker in `real_context`, with all handlers.
     ///
     /// # Errors
-    /// UCX's.
+    /// UCX's; nothing is left behind.
     pub fn make_real(&self, real_context: *mut c_void) -> Result<*mut c_void, Status> {
-        make_real(real_context, &self.params)
+        let made = make_real(real_context, &self.params)?;
+        // SAFETY: a context outlives its workers.
+        if unsafe { &*self.context }.has_active_messages() {
+            self.handlers.install(self, made).inspect_err(|_| {
+                // SAFETY: made just now, and known to nobody.
+                unsafe { (real().worker_destroy)(made) };
+            })?;
+        }
+        Ok(made)
+    }
+
+    /// Where copies of active messages' data are to begin: at a multiple of this many bytes.
+    pub fn am_alignment(&self) -> usize {
+        self.params.am_alignment
     }
 
     /// Adds an endpoint.
@@ -237,6 +260,16 @@ impl Worker {
     /// Whether it is one of this worker's endpoints.
     pub fn has_endpoint(&self, endpoint: *const Endpoint) -> bool {
         lock(&self.endpoints).contains(&endpoint)
+    }
+
+    /// An endpoint of which `wanted` is true.
+    pub fn find_endpoint(&self, wanted: impl Fn(&Endpoint) -> bool) -> Option<*const Endpoint> {
+        let endpoints = lock(&self.endpoints);
+        // SAFETY: listed endpoints are live.
+        endpoints
+            .iter()
+            .copied()
+            .find(|&endpoint| wanted(unsafe { &*endpoint }))
     }
 
     /// Calls `body` with every endpoint; none is closed meanwhile.
@@ -298,7 +331,8 @@ unsafe fn copy_params(params: *const WorkerParams) -> (WorkerParams, ThreadMode)
     const KEPT: u64 = worker_param::CPU_MASK
         | worker_param::EVENTS
         | worker_param::USER_DATA
-        | worker_param::FLAGS;
+        | worker_param::FLAGS
+        | worker_param::AM_ALIGNMENT;
     // SAFETY: each field only if announced.
     unsafe {
         let mask = (*params).field_mask;
@@ -333,7 +367,11 @@ unsafe fn copy_params(params: *const WorkerParams) -> (WorkerParams, ThreadMode)
                 0
             },
             name: ptr::null(),
-            am_alignment: 0,
+            am_alignment: if has(worker_param::AM_ALIGNMENT) {
+                (*params).am_alignment
+            } else {
+                0
+            },
             client_id: 0,
         };
         (copy, asked)

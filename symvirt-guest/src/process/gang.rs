@@ -231,6 +231,7 @@ pub fn confirm(syncs: Vec<SyncSend>) {
 pub fn block(reason: String) {
     if lock(&STATE.blockers).insert(reason.clone()) {
         crate::log::info!("this process cannot change its interconnect: {reason}");
+        super::round::spoil(&reason);
     }
 }
 

@@ -41,7 +41,7 @@ pub unsafe fn is_movable(params: *const Params) -> bool {
     if beyond != 0 {
         gang::block(format!(
             "a UCX context asks for features {beyond:#x} (ucp_init_version; 0x10 wake-up, \
-             0x20 streams, 0x40 active messages)"
+             0x20 streams)"
         ));
     }
     is_member && beyond == 0

@@ -83,7 +83,7 @@ impl Drop for Change {
 }
 
 /// Abandons a round that has not committed, without waiting for its end.
-fn spoil(reason: &'static str) {
+pub fn spoil(reason: &str) {
     let mut round = lock(&ROUND);
     let Phase::Running(epoch) = round.phase else {
         return;

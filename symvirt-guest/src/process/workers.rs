@@ -8,6 +8,7 @@ use symvirt_ffi::ucs::Status;
 use super::{gang, round};
 use crate::address::{self, Kind};
 use crate::object::context::Context;
+use crate::object::handler::Handler;
 use crate::object::lock;
 use crate::object::worker::{Worker, real_address};
 use crate::real::real;
@@ -29,6 +30,26 @@ pub unsafe fn create(
     let worker = Box::into_raw(worker).cast_const();
     lock(&context.workers).push(worker);
     Ok(worker)
+}
+
+/// Sets or clears the handler of active messages of an id.
+///
+/// # Errors (as a status)
+/// UCX's; [`Status::INVALID_PARAM`] if the context was made without active messages.
+pub fn set_handler(worker: &Worker, id: u16, handler: Option<Handler>) -> Status {
+    // SAFETY: a context outlives its workers.
+    if !unsafe { &*worker.context }.has_active_messages() {
+        return Status::INVALID_PARAM;
+    }
+    if !worker.handlers.knows(id) {
+        // The side that is being built would not know the id.
+        let _change = round::change("an active-message handler is being set");
+        if let Err(status) = worker.handlers.extend(worker, id) {
+            return status;
+        }
+    }
+    worker.handlers.set(id, handler);
+    Status::OK
 }
 
 /// Destroys a worker and its endpoints. What it sent stays counted: peers may still have to

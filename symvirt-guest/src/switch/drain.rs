@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
-use symvirt_ffi::ucs::Status;
+use symvirt_ffi::ucs::{Status, StatusPtr};
 use symvirt_protocol::rank::WorkerCount;
 
 use super::side::plain_param;
 use super::swap;
+use crate::object::descriptor::Held;
 use crate::object::drained::DrainedMessage;
 use crate::object::message::{Body, Message};
 use crate::object::worker::Worker;
@@ -84,11 +85,20 @@ struct Drain {
 struct Pull {
     info: TagRecvInfo,
     data: Vec<u8>,
-    /// A message that the application has probed; otherwise it joins the drained ones.
-    probed: Option<*mut Message>,
+    owner: Owner,
     status: Status,
     /// The real request while under way. Freeing it earlier would silence its callback.
     request: *mut c_void,
+}
+
+/// Who waits for a message that is being pulled.
+enum Owner {
+    /// Whoever receives it by tag: it joins the drained ones.
+    Nobody,
+    /// The application has probed it.
+    Probed(*mut Message),
+    /// A handler of active messages has been told of it, or will be.
+    Told(Held),
 }
 
 impl Drain {
@@ -106,9 +116,10 @@ impl Drain {
             // SAFETY: handed out and not received; the gate is closed.
             let (info, body) = unsafe { ((*message).info, &(*message).body) };
             if let Body::Real(real_message) = *body {
-                drain.pull(real_message, info, Some(message));
+                drain.pull_tagged(real_message, info, Owner::Probed(message));
             }
         }
+        drain.pull_rendezvous();
         drain
     }
 
@@ -122,6 +133,7 @@ impl Drain {
         let real_worker = self.worker().real();
         // SAFETY: the real worker in use, owned by this helper under the closed gate.
         let mut events = unsafe { (real().worker_progress)(real_worker) };
+        events += self.pull_rendezvous();
         loop {
             let mut info = TagRecvInfo::default();
             // SAFETY: as above, and a place for the description.
@@ -130,17 +142,56 @@ impl Drain {
                 return events > 0;
             }
             self.worker().traffic.count_probed();
-            self.pull(found, info, None);
+            self.pull_tagged(found, info, Owner::Nobody);
             events += 1;
         }
     }
 
-    fn pull(&mut self, message: *mut c_void, info: TagRecvInfo, probed: Option<*mut Message>) {
+    fn pull_tagged(&mut self, message: *mut c_void, info: TagRecvInfo, owner: Owner) {
+        let real_worker = self.worker().real();
+        self.pull(info, owner, |buffer, param| {
+            // SAFETY: buffer and parameters live until the completion; a message that a probe has
+            // removed, received once.
+            unsafe { (real().tag_msg_recv_nbx)(real_worker, buffer, info.length, message, param) }
+        });
+    }
+
+    /// Pulls what came by rendezvous for handlers of active messages; returns how many.
+    fn pull_rendezvous(&mut self) -> u32 {
+        let waiting = self.worker().descriptors.begin_pulling();
+        let count = waiting.len() as u32;
+        for (held, real_descriptor, length) in waiting {
+            self.pull_active(held, real_descriptor, length);
+        }
+        count
+    }
+
+    fn pull_active(&mut self, held: Held, real_descriptor: *mut c_void, length: usize) {
+        let real_worker = self.worker().real();
+        let info = TagRecvInfo {
+            sender_tag: 0,
+            length,
+        };
+        self.pull(info, Owner::Told(held), |buffer, param| {
+            // SAFETY: as above; a descriptor that our callback has kept, fetched once.
+            unsafe {
+                (real().am_recv_data_nbx)(real_worker, real_descriptor, buffer, length, param)
+            }
+        });
+    }
+
+    /// Lets `start` receive into memory of ours.
+    fn pull(
+        &mut self,
+        info: TagRecvInfo,
+        owner: Owner,
+        start: impl FnOnce(*mut c_void, *const RequestParam) -> StatusPtr,
+    ) {
         let data = vec![0; info.length];
         let mut pull = Box::new(Pull {
             info,
             data,
-            probed,
+            owner,
             status: Status::INPROGRESS,
             request: ptr::null_mut(),
         });
@@ -149,16 +200,7 @@ impl Drain {
             user_data: (&raw mut *pull).cast(),
             ..plain_param(op::CALLBACK | op::USER_DATA | op::NO_IMM_CMPL)
         };
-        // SAFETY: the buffer and the pull live until the completion, which is waited for.
-        let result = unsafe {
-            (real().tag_msg_recv_nbx)(
-                self.worker().real(),
-                pull.data.as_mut_ptr().cast(),
-                info.length,
-                message,
-                &raw const param,
-            )
-        };
+        let result = start(pull.data.as_mut_ptr().cast(), &raw const param);
         match result.request() {
             None => pull.status = result.status(),
             Some(request) if pull.status == Status::INPROGRESS => pull.request = request,
@@ -207,7 +249,7 @@ impl Drain {
             let Pull {
                 info,
                 data,
-                probed,
+                owner,
                 status,
                 ..
             } = *pull;
@@ -219,11 +261,13 @@ impl Drain {
             }
             taken.messages += 1;
             taken.bytes += data.len() as u64;
-            match probed {
+            // SAFETY: workers are not destroyed during a round.
+            let worker = unsafe { &*self.worker };
+            match owner {
                 // SAFETY: still handed out: the gate has been closed since.
-                Some(message) => unsafe { (*message).body = Body::Drained(data) },
-                // SAFETY: workers are not destroyed during a round.
-                None => unsafe { &*self.worker }.drained.push(DrainedMessage {
+                Owner::Probed(message) => unsafe { (*message).body = Body::Drained(data) },
+                Owner::Told(held) => worker.descriptors.fill(held, data),
+                Owner::Nobody => worker.drained.push(DrainedMessage {
                     info,
                     data,
                     syncs: Vec::new(),
@@ -269,10 +313,11 @@ impl Flush {
     }
 }
 
+/// Of both kinds of message: the description or the length is not looked at.
 unsafe extern "C" fn on_pulled(
     _: *mut c_void,
     status: Status,
-    _info: *const TagRecvInfo,
+    _info: *const c_void,
     user_data: *mut c_void,
 ) {
     // SAFETY: `user_data` is the pull, boxed until it completes.

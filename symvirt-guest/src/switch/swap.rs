@@ -63,9 +63,12 @@ pub fn detach(epoch: Epoch) -> Side {
         let mut workers = Vec::new();
         for &worker in lock(&context.workers).iter() {
             // SAFETY: as above.
-            let old = unsafe { &*worker }.swap_real(std::ptr::null_mut());
-            // SAFETY: as above.
             let ours = unsafe { &*worker };
+            let old = ours.swap_real(std::ptr::null_mut());
+            // From now on messages of the next epoch may come, where peers are ahead.
+            ours.side.fetch_add(1, Ordering::Relaxed);
+            ours.traffic.reset();
+            ours.routes.replace(Reals::new());
             // Peers that are ahead may let go of the old side while it is still driven here:
             // nobody is to be told.
             ours.each_endpoint(|endpoint| endpoint.set_real(std::ptr::null_mut()));
@@ -101,7 +104,6 @@ pub fn attach(side: Side) {
             // SAFETY: as above.
             let worker = unsafe { &*worker_side.worker };
             worker.swap_real(worker_side.real);
-            worker.traffic.reset();
             redirect(worker, worker_side.twins, &table);
             exposure::open(worker, worker_side.keys, &table);
         }

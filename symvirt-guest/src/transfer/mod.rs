@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`begin`] | what every operation begins with: a header, and parameters for the real library |
 //! | [`send`] | sends, and what completes as sends do: flushes and closes |
+//! | [`active`] | active messages: sends, and fetches of their data |
 //! | [`one_sided`] | access to a peer's memory |
 //! | [`receive`] | receives by tag and of probed messages, from the real side or from our memory |
 
+pub mod active;
 pub mod begin;
 pub mod one_sided;
 pub mod receive;

@@ -294,7 +294,7 @@ unsafe extern "C" fn on_message(
 /// # Safety
 /// The request is exclusively ours, and never seen by the real library; buffer and count are the
 /// application's.
-unsafe fn fill(
+pub(super) unsafe fn fill(
     request: *mut Request,
     buffer: *mut c_void,
     count: usize,
@@ -319,7 +319,7 @@ unsafe fn fill(
 /// # Safety
 /// The request has fired and is not delivered; on an application thread.
 #[inline(never)]
-unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
+pub(super) unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     unsafe {
         let header = &*request;
@@ -331,8 +331,13 @@ unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
         }
         let status = Status(header.status.load(Ordering::Relaxed));
         if header.asked & op::RECV_INFO != 0 {
-            // The application's place for the description.
-            header.param.recv_info.write(header.info);
+            // The application's place for the description, or of a fetch for the length.
+            if kind == Kind::Fetch {
+                let length = header.param.recv_info.cast::<usize>();
+                length.write(header.info.length);
+            } else {
+                header.param.recv_info.write(header.info);
+            }
         }
         discard(worker, request, status, shared);
         StatusPtr::from_status(status)

@@ -43,6 +43,11 @@ static inline void up_on_child(int signal)
 #define UP_FEATURES UCP_FEATURE_TAG
 #endif
 
+/* Where data of active messages begins that its handler may keep. */
+#ifndef UP_AM_ALIGNMENT
+#define UP_AM_ALIGNMENT 1
+#endif
+
 static struct {
     int alone, me, peer, socket;
     size_t request_size;
@@ -163,8 +168,10 @@ static inline void up_start(const char *name, int alone, size_t request_size,
     ucp_context_attr_t attributes = {.field_mask = UCP_ATTR_FIELD_REQUEST_SIZE};
     up_expect(ucp_context_query(up.context, &attributes), "ucp_context_query");
     up.request_size = attributes.request_size;
-    ucp_worker_params_t worker = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
-                                  .thread_mode = UCS_THREAD_MODE_SINGLE};
+    ucp_worker_params_t worker = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE |
+                                                UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT,
+                                  .thread_mode = UCS_THREAD_MODE_SINGLE,
+                                  .am_alignment = UP_AM_ALIGNMENT};
     up_expect(ucp_worker_create(up.context, &worker, &up.worker), "ucp_worker_create");
     up_exchange_addresses();
     up_connect();
