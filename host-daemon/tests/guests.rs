@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent::{Agents, join};
 use symvirt_host::guest::{AgentView, Gang};
 use symvirt_host::operation::Target;
-use symvirt_host::operation::effects::{Guests, HandOver, SwitchFailure};
+use symvirt_host::operation::effects::{Guests, HandOver, Left, SwitchFailure};
 use symvirt_protocol::agent::DeviceReport;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -204,4 +204,59 @@ async fn a_rank_that_is_killed_while_held_is_remembered_until_the_next_hold() {
     gang.rebuild(Target::Native, LIMIT).await.unwrap();
     gang.hold(LIMIT).await.unwrap();
     assert_eq!(gang.died_held(), None);
+}
+
+async fn with_a_late_death() -> (Agents, Gang) {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+    }
+    agents.play("vm1", "a", vec![join("vm1")]).await;
+    agents.play_dying_late("vm2", "a", vec![join("vm2")]).await;
+    until(&gang, |view| view.ranks.len() == 2).await;
+    (agents, gang)
+}
+
+fn left(failure: &SwitchFailure) -> Left {
+    match failure {
+        SwitchFailure::Broken { reason, left } => {
+            assert!(reason.contains("app-vm2"), "{reason}");
+            *left
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_breaks_late_says_that_the_others_have_changed_over() {
+    let (_agents, gang) = with_a_late_death().await;
+    let failure = gang.switch(Target::Fallback, LIMIT).await.unwrap_err();
+    assert_eq!(left(&failure), Left::After);
+    until(&gang, |view| {
+        view.interconnect == Target::Fallback && view.ranks.len() == 1
+    })
+    .await;
+    gang.switch(Target::Native, LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_that_breaks_late_says_that_the_others_are_held() {
+    let (_agents, gang) = with_a_late_death().await;
+    let failure = gang.hold(LIMIT).await.unwrap_err();
+    assert_eq!(left(&failure), Left::Held);
+    gang.rebuild(Target::Native, LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gang_without_ranks_is_switched_for_its_next_job() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    gang.attach(&"vm1".parse().unwrap(), &"a".parse().unwrap());
+    agents.play("vm1", "a", vec![]).await;
+    gang.switch(Target::Fallback, LIMIT).await.unwrap();
+    until(&gang, |view| {
+        view.interconnect == Target::Fallback && view.epoch == 1
+    })
+    .await;
 }

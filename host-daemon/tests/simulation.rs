@@ -173,3 +173,24 @@ async fn a_rank_that_dies_while_held_brings_the_gang_home_and_is_named() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn whatever_switch_breaks_the_end_tells_what_the_others_are_on() {
+    for setting in Setting::all() {
+        let effects = run(setting, None, None).await.world.effects();
+        for n in 1..=effects {
+            let ended = run(setting, Some(Fault::Breaks(n)), None).await;
+            let what = format!("effect {n} of {effects} breaks");
+            check(setting, &ended, &what);
+            let broke = ended.state.reason().is_some();
+            assert_eq!(
+                broke,
+                ended.state.phase != Phase::Done,
+                "{what}, {setting:?}"
+            );
+            if ended.state.phase == Phase::RolledBack {
+                assert!(!ended.world.crossed, "{what}, {setting:?}");
+            }
+        }
+    }
+}

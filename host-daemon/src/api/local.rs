@@ -163,8 +163,7 @@ impl From<Denial> for ApiError {
             | Denial::NoHca { .. }
             | Denial::ApiVersion { .. }
             | Denial::NoAgent { .. }
-            | Denial::AgentVersion { .. }
-            | Denial::NoRanks { .. } => StatusCode::CONFLICT,
+            | Denial::AgentVersion { .. } => StatusCode::CONFLICT,
         };
         Self::new(
             status,

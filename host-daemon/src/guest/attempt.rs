@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use symvirt_protocol::gang::Reason;
+use symvirt_protocol::ids::Epoch;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
@@ -38,6 +39,10 @@ pub(super) type Answer = oneshot::Sender<Result<Switched, SwitchFailure>>;
 pub(super) struct Attempt {
     pub begin: Begin,
     pub stalls: Vec<RankStall>,
+    /// Epoch of the gang before.
+    pub before: Epoch,
+    /// Why it is broken; the ranks that are left have some time to bring it to an end.
+    pub broken: Option<String>,
     limit: Duration,
     deadline: Instant,
     retries: u32,
@@ -47,11 +52,13 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// A wish whose first attempt begins now; each may take as long as `limit`.
-    pub fn new(begin: Begin, limit: Duration, answer: Answer) -> Self {
+    pub fn new(begin: Begin, before: Epoch, limit: Duration, answer: Answer) -> Self {
         let deadline = Instant::now() + limit;
         Self {
             begin,
             stalls: Vec::new(),
+            before,
+            broken: None,
             limit,
             deadline,
             retries: 0,
@@ -77,7 +84,7 @@ impl Attempt {
         self.deadline = Instant::now() + self.limit;
     }
 
-    /// The attempt has taken too long, and is being ended.
+    /// The attempt has taken too long, or is broken, and is being ended.
     pub fn extend(&mut self) {
         self.deadline = Instant::now() + GRACE;
     }

@@ -20,7 +20,7 @@ use super::channel::{Channel, Heard};
 use super::handle::{AgentView, GangView};
 use crate::config::{GangName, HostName, VmName};
 use crate::operation::Target;
-use crate::operation::effects::SwitchFailure;
+use crate::operation::effects::{Left, SwitchFailure};
 use crate::operation::report::RankStall;
 
 /// What the coordinator is asked to do.
@@ -101,6 +101,7 @@ impl Coordinator {
                 Some(heard) = heard.recv() => self.hear(heard),
                 () = patience => self.out_of_patience(),
             }
+            self.answer_if_broken(false);
             self.publish();
         }
     }
@@ -137,7 +138,7 @@ impl Coordinator {
                 limit,
                 answer,
             } => {
-                let attempt = Attempt::new(what, limit, answer);
+                let attempt = Attempt::new(what, self.gang.epoch(), limit, answer);
                 if self.attempt.is_some() {
                     let busy = "another switch of the gang is under way".into();
                     attempt.finish(Some(SwitchFailure::Refused(busy)));
@@ -168,6 +169,7 @@ impl Coordinator {
                 let begin = attempt.begin;
                 self.start(begin);
             }
+            Some(attempt) if attempt.broken.is_some() => self.answer_if_broken(true),
             Some(attempt) => {
                 attempt.extend();
                 let effects = self.gang.time_out();
@@ -328,7 +330,10 @@ impl Coordinator {
                 }
             }
             Outcome::Failed { reason, .. } => {
-                self.answer(Some(SwitchFailure::Broken(reason.to_string())));
+                if let Some(attempt) = &mut self.attempt {
+                    attempt.broken = Some(reason.to_string());
+                    attempt.extend();
+                }
             }
             Outcome::RankDied { rank } => {
                 info!(gang = %self.name, %rank, "rank died");
@@ -351,6 +356,28 @@ impl Coordinator {
                 })
                 .collect();
         }
+    }
+
+    /// What is broken is answered when those who are left have brought the round to its end, or
+    /// when there is no more time for that: only then it is known what they are on.
+    fn answer_if_broken(&mut self, now: bool) {
+        let Some(Attempt {
+            broken: Some(reason),
+            before,
+            ..
+        }) = &self.attempt
+        else {
+            return;
+        };
+        let left = match self.gang.phase() {
+            None if self.gang.epoch() == *before => Left::Before,
+            None => Left::After,
+            Some((_, Phase::Held)) => Left::Held,
+            Some(_) if now => Left::Unknown,
+            Some(_) => return,
+        };
+        let reason = reason.clone();
+        self.answer(Some(SwitchFailure::Broken { reason, left }));
     }
 
     fn answer(&mut self, failure: Option<SwitchFailure>) {

@@ -13,7 +13,7 @@ use super::attempt::Begin;
 use super::coordinator::{Command, Coordinator};
 use crate::config::{GangName, HostName, VmName};
 use crate::operation::Target;
-use crate::operation::effects::{Guests, HandOver, SwitchFailure, Switched};
+use crate::operation::effects::{Guests, HandOver, Left, SwitchFailure, Switched};
 
 /// How long channels may take to close.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -135,9 +135,12 @@ impl Gang {
             limit,
             answer,
         });
-        answered
-            .await
-            .unwrap_or_else(|_| Err(SwitchFailure::Broken("the coordinator has ended".into())))
+        answered.await.unwrap_or_else(|_| {
+            Err(SwitchFailure::Broken {
+                reason: "the coordinator has ended".into(),
+                left: Left::Unknown,
+            })
+        })
     }
 }
 

@@ -172,12 +172,6 @@ pub enum Denial {
         /// Both versions.
         reason: String,
     },
-    /// A switch in place needs ranks.
-    #[error("gang `{gang}` has no rank under the library")]
-    NoRanks {
-        /// The gang.
-        gang: GangName,
-    },
 }
 
 impl Denial {
@@ -203,7 +197,6 @@ impl Denial {
             Self::ApiVersion { .. } => "api-version",
             Self::NoAgent { .. } => "no-agent",
             Self::AgentVersion { .. } => "agent-version",
-            Self::NoRanks { .. } => "no-ranks",
         }
     }
 
@@ -272,10 +265,6 @@ impl Denial {
                     .into()
             }
             Self::AgentVersion { .. } => "install the same version in the guest".into(),
-            Self::NoRanks { .. } => {
-                "start the job by `symvirt-guest exec -- mpirun …`; `symvirt gang list` shows ranks"
-                    .into()
-            }
         }
     }
 }

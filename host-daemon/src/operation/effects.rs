@@ -256,6 +256,24 @@ pub struct Switched {
     pub stalls: Vec<RankStall>,
 }
 
+/// How the ranks stand that a broken switch has left. They are never apart: all change over, or
+/// none does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Left {
+    /// As before.
+    #[error("the other ranks are as they were")]
+    Before,
+    /// As asked for.
+    #[error("the other ranks have changed over")]
+    After,
+    /// They stand still, without transports.
+    #[error("the other ranks are held")]
+    Held,
+    /// Not all of them have answered.
+    #[error("not all other ranks have answered; if the job has not ended, end it")]
+    Unknown,
+}
+
 /// Why a switch of transports did not end as asked.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SwitchFailure {
@@ -263,8 +281,13 @@ pub enum SwitchFailure {
     #[error("{0}; the ranks are on the transports they were on")]
     Aborted(String),
     /// The gang is not whole any more.
-    #[error("{0}")]
-    Broken(String),
+    #[error("{reason}; {left}")]
+    Broken {
+        /// Why.
+        reason: String,
+        /// What has become of the others.
+        left: Left,
+    },
     /// It could not be begun.
     #[error("{0}")]
     Refused(String),

@@ -278,6 +278,12 @@ impl Plan {
         self.ranks && self.unplugs() && self.interconnect == Target::Native
     }
 
+    /// Whether the gang is to be moved onto the HCAs that it gets: its ranks, or, if it has none now
+    /// and its last job ended on fallback, those of its next job.
+    pub fn takes_hca(&self) -> bool {
+        self.plugs() && (self.ranks || self.interconnect == Target::Fallback)
+    }
+
     /// Whether any VM has an HCA to be unplugged.
     pub fn unplugs(&self) -> bool {
         self.vms.iter().any(|vm| vm.source_hca.is_some())

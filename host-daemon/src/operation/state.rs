@@ -2,7 +2,8 @@
 //! gives the same state, so a journal of events can be replayed.
 //!
 //! ```text
-//!  Switch  ──ok──► Done          (a switch in place; a failed one has no effect: RolledBack)
+//!  Switch  ──ok──► Done          (a switch in place; a failed one has no effect: RolledBack;
+//!                                one that broke has changed those who are left: Degraded)
 //!
 //!  Prepare ► LeaveHca | Hold ► CheckHolders ► Unplug ► Copy ══► SwitchOver ► Plug ► AwaitLink
 //!     │          │                  │            │       │  ║       │         │        │
@@ -19,7 +20,8 @@
 //! Phases that a plan does not need are passed over (no HCA: nothing to leave, unplug or plug).
 //! Entering `SwitchOver` is the point of no return: from there on no state of the left side is
 //! reachable. A cancel is noted at once and acted on when the running phase has said how it ended,
-//! because a switch of transports that has passed its own point of no return does complete.
+//! because a switch of transports that has passed its own point of no return does complete. If such
+//! a switch breaks (a rank dies), the others have changed over: going back, they are taken back.
 //!
 //! Nothing here knows how a phase is carried out; see [`super::phases`].
 
@@ -168,6 +170,14 @@ pub enum Event {
         /// Why, naming operation and operand.
         reason: String,
     },
+    /// A switch of transports that broke after it had an effect: the ranks that are left have
+    /// changed over, or are held as was asked.
+    Broke {
+        /// Why.
+        reason: String,
+        /// Whether all that are left have answered.
+        settled: bool,
+    },
     /// The end of [`Phase::SwitchOver`], if not every VM arrived.
     Split {
         /// VMs that run at the source again, and why.
@@ -239,6 +249,13 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
             state.phase = after_failure(plan, &mut state);
             state
         }
+        Event::Broke { reason, settled } => {
+            state.reasons.push(format!("{}: {reason}", state.phase));
+            state.done.insert(state.phase);
+            state.stuck |= !settled;
+            state.phase = after_break(plan, &mut state);
+            state
+        }
         Event::Split { stayed, unknown } => {
             for (vm, why) in &stayed {
                 state
@@ -284,7 +301,7 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         Phase::SwitchOver => Phase::CleanUp,
         Phase::Plug => Phase::AwaitLink,
         Phase::AwaitLink if plan.holds() => Phase::Rebuild,
-        Phase::AwaitLink if plan.ranks => Phase::TakeHca,
+        Phase::AwaitLink if plan.takes_hca() => Phase::TakeHca,
         Phase::AwaitLink | Phase::TakeHca => Phase::CleanUp,
         Phase::Rebuild | Phase::RebuildFallback => Phase::CleanUp,
         Phase::CleanUp => ended(state, Phase::Done),
@@ -366,6 +383,34 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
             state.stuck = true;
             ended(state, Phase::RolledBack)
         }
+        Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => state.phase,
+    }
+}
+
+/// The phase has done what it is for, to those who are left.
+fn after_break(plan: &Plan, state: &mut State) -> Phase {
+    match state.phase {
+        Phase::LeaveHca | Phase::Hold => roll_back(plan, state),
+        Phase::TakeHca | Phase::Rebuild | Phase::RebuildFallback => {
+            state.lesser = true;
+            Phase::CleanUp
+        }
+        Phase::Switch | Phase::TakeBack | Phase::RebuildBack | Phase::RebuildBackFallback => {
+            state.lesser = true;
+            ended(state, Phase::RolledBack)
+        }
+        Phase::Prepare
+        | Phase::CheckHolders
+        | Phase::Unplug
+        | Phase::Copy
+        | Phase::SwitchOver
+        | Phase::Plug
+        | Phase::AwaitLink
+        | Phase::CleanUp
+        | Phase::CancelCopy
+        | Phase::Discard
+        | Phase::PlugBack
+        | Phase::AwaitLinkBack => after_failure(plan, state),
         Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => state.phase,
     }
 }

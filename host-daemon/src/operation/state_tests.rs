@@ -48,6 +48,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Completed),
         2 => Just(Event::Failed { reason: "it broke".into() }),
         1 => Just(Event::CancelRequested),
+        2 => any::<bool>().prop_map(|settled| Event::Broke { reason: "it broke".into(), settled }),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(stayed, unknown)| {
             let some = |wanted: bool| {
                 wanted.then(|| ("vm1".parse().unwrap(), "it broke".to_owned())).into_iter().collect()
@@ -57,18 +58,40 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The states that `events` lead through; a split is only said at a switchover.
+/// Whether the phase is about the gang's transports.
+fn switches(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Switch
+            | Phase::LeaveHca
+            | Phase::Hold
+            | Phase::TakeHca
+            | Phase::Rebuild
+            | Phase::RebuildFallback
+            | Phase::TakeBack
+            | Phase::RebuildBack
+            | Phase::RebuildBackFallback
+    )
+}
+
+/// The states that `events` lead through; a split is only said at a switchover, and a break only
+/// of a switch of transports.
 fn walk(plan: &Plan, events: &[Event]) -> Vec<State> {
     let mut states = vec![State::start(plan)];
     for event in events {
         let state = states.last().unwrap().clone();
-        let event = match event {
-            Event::Split { .. } if state.phase != Phase::SwitchOver => &Event::Completed,
-            event => event,
-        };
-        states.push(next(plan, state, event.clone()));
+        states.push(walk_on(plan, state, event));
     }
     states
+}
+
+fn walk_on(plan: &Plan, state: State, event: &Event) -> State {
+    let event = match event {
+        Event::Split { .. } if state.phase != Phase::SwitchOver => &Event::Completed,
+        Event::Broke { .. } if !switches(state.phase) => &Event::Completed,
+        event => event,
+    };
+    next(plan, state, event.clone())
 }
 
 proptest! {
@@ -129,6 +152,40 @@ proptest! {
     }
 
     #[test]
+    fn ranks_that_a_broken_switch_has_moved_are_taken_back_before_a_rollback_ends(
+        plan in plan(),
+        events in proptest::collection::vec(event(), 60),
+    ) {
+        let states = walk(&plan, &events);
+        let last = states.last().unwrap();
+        let entered = |phase| states.iter().any(|state| state.phase == phase);
+        if last.phase == Phase::RolledBack && last.done.contains(&Phase::LeaveHca) {
+            prop_assert!(entered(Phase::TakeBack), "{last:?}");
+        }
+        if entered(Phase::RolledBack) {
+            prop_assert!(!last.done.contains(&Phase::Switch), "{last:?}");
+        }
+    }
+
+    #[test]
+    fn a_break_that_not_all_have_answered_ends_with_an_operator(
+        plan in plan(),
+        events in proptest::collection::vec(event(), 60),
+    ) {
+        let mut state = State::start(&plan);
+        let mut unsettled = false;
+        for event in &events {
+            if let Event::Broke { settled: false, .. } = event && switches(state.phase) {
+                unsettled = true;
+            }
+            state = walk_on(&plan, state, event);
+        }
+        if unsettled && state.phase.is_terminal() {
+            prop_assert_eq!(state.phase, Phase::NeedsOperator);
+        }
+    }
+
+    #[test]
     fn a_held_job_never_ends_held_without_an_operator_being_told(
         plan in plan(),
         events in proptest::collection::vec(event(), 60),
@@ -169,4 +226,31 @@ fn a_cancel_before_the_point_of_no_return_ends_rolled_back() {
     let states = walk(&plan, &events);
     assert_eq!(states.last().unwrap().phase, Phase::RolledBack);
     assert_eq!(states.last().unwrap().reason().unwrap(), "cancelled");
+}
+
+#[test]
+fn a_gang_without_ranks_whose_last_job_ended_on_fallback_takes_the_hcas_it_is_given() {
+    let vm = VmPlan {
+        vm: "vm1".parse().unwrap(),
+        source: "a".parse().unwrap(),
+        source_hca: None,
+        destination_hca: Some("hca0".parse().unwrap()),
+    };
+    let mut plan = Plan {
+        id: OperationId::nth(&"a".parse().unwrap(), 1),
+        request: migrate(Mode::Live),
+        vms: vec![vm],
+        ranks: false,
+        interconnect: Target::Fallback,
+        planned_ms: 0,
+    };
+    let takes = |plan: &Plan| {
+        let events: Vec<_> = (0..10).map(|_| Event::Completed).collect();
+        let states = walk(plan, &events);
+        assert_eq!(states.last().unwrap().phase, Phase::Done);
+        states.iter().any(|state| state.phase == Phase::TakeHca)
+    };
+    assert!(takes(&plan));
+    plan.interconnect = Target::Native;
+    assert!(!takes(&plan), "its next job starts on what UCX finds");
 }

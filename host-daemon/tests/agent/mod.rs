@@ -44,6 +44,8 @@ enum Manner {
     Deaf,
     /// Killed at the moment that its gate is to close.
     Dying,
+    /// Killed when it is told what to expect: the others change over.
+    DyingLate,
 }
 
 /// An agent that can be stopped, its link kept.
@@ -109,6 +111,11 @@ impl Agents {
 
     pub async fn play_dying(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
         self.start(vm, host, Agent::new(ranks, Manner::Dying)).await
+    }
+
+    pub async fn play_dying_late(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
+        self.start(vm, host, Agent::new(ranks, Manner::DyingLate))
+            .await
     }
 
     pub async fn play_deaf(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
@@ -258,6 +265,10 @@ impl Agent {
         let answer = match message {
             ToRank::Peers { epoch, .. } => FromRank::Ready { epoch: *epoch },
             ToRank::Commit { .. } if self.manner == Manner::Dying => {
+                self.ranks_die();
+                return;
+            }
+            ToRank::Expect { .. } if self.manner == Manner::DyingLate => {
                 self.ranks_die();
                 return;
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use symvirt_host::config::{HostName, VmName};
 use symvirt_host::operation::Target;
-use symvirt_host::operation::effects::{Guests, HandOver, SwitchFailure, Switched};
+use symvirt_host::operation::effects::{Guests, HandOver, Left, SwitchFailure, Switched};
 use symvirt_protocol::agent::{DeviceReport, Holder, VerbsDevice, VerbsPort};
 
 use super::world::{Destination, Fault, Job, Verdict, World};
@@ -40,6 +40,15 @@ impl SimulatedGuests {
                 return Err(SwitchFailure::Aborted("cancelled".into()));
             }
             world.job = wanted;
+            if verdict == Verdict::Break {
+                return Err(SwitchFailure::Broken {
+                    reason: "injected death".into(),
+                    left: match wanted {
+                        Job::Held => Left::Held,
+                        Job::Native | Job::Fallback => Left::After,
+                    },
+                });
+            }
             Ok(Switched { stalls: Vec::new() })
         })
     }

@@ -41,7 +41,7 @@ impl SimulatedHost {
                 host: self.name.clone(),
                 reason: "injected".into(),
             }),
-            Verdict::Normal | Verdict::Refuse => Ok(reply),
+            Verdict::Normal | Verdict::Refuse | Verdict::Break => Ok(reply),
         }
     }
 

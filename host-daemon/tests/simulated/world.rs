@@ -20,6 +20,8 @@ pub enum Fault {
     Stranger,
     /// A rank dies while the gang is held.
     DiesHeld,
+    /// The nth effect, if it is a switch of transports, breaks when the others have changed over.
+    Breaks(usize),
 }
 
 /// Where a VM runs.
@@ -87,6 +89,7 @@ pub enum Verdict {
     Normal,
     Refuse,
     LoseAnswer,
+    Break,
 }
 
 impl World {
@@ -121,6 +124,7 @@ impl World {
         match self.fault {
             Some(Fault::Refused(n)) if n == self.effects => Verdict::Refuse,
             Some(Fault::AnswerLost(n)) if n == self.effects => Verdict::LoseAnswer,
+            Some(Fault::Breaks(n)) if n == self.effects => Verdict::Break,
             _ => Verdict::Normal,
         }
     }

@@ -142,7 +142,7 @@ impl Crew {
 
     /// Every VM that was given an HCA must show an active port whose GIDs have settled.
     pub(super) async fn await_link(&self, phase: Phase) -> Outcome {
-        if !self.plan.ranks {
+        if !(self.plan.ranks || phase == Phase::AwaitLink && self.plan.takes_hca()) {
             // Nobody is to be moved onto it, and perhaps no agent could tell.
             return Ok(());
         }

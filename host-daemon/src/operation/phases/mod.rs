@@ -80,6 +80,21 @@ const COUNTERS: std::time::Duration = std::time::Duration::from_secs(10);
 /// A phase's failure: what an operator reads.
 type Outcome = Result<(), String>;
 
+/// Why a phase did not do what it is for.
+#[derive(Debug)]
+enum Trouble {
+    /// What it had begun it has undone, or the rollback will.
+    Failed(String),
+    /// It had its effect on the ranks that are left.
+    Broke { reason: String, settled: bool },
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
 impl Crew {
     fn measured(&self) -> MutexGuard<'_, Measured> {
         self.measured.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,32 +228,33 @@ impl Crew {
         measured.report.clone()
     }
 
-    async fn run(&self, phase: Phase) -> Outcome {
+    async fn run(&self, phase: Phase) -> Result<(), Trouble> {
         match phase {
-            Phase::Switch => self.switch_in_place().await,
-            Phase::Prepare => self.prepare().await,
-            Phase::LeaveHca => self.switch(phase, Target::Fallback).await,
-            Phase::Hold => self.hold().await,
-            Phase::CheckHolders => self.check_holders().await,
-            Phase::Unplug => self.unplug().await,
-            Phase::Copy => self.copy().await,
+            Phase::Switch => self.switch_in_place().await?,
+            Phase::Prepare => self.prepare().await?,
+            Phase::LeaveHca => self.switch(phase, Target::Fallback).await?,
+            Phase::Hold => self.hold().await?,
+            Phase::CheckHolders => self.check_holders().await?,
+            Phase::Unplug => self.unplug().await?,
+            Phase::Copy => self.copy().await?,
             // Handled by the caller: its outcome is more than good or bad.
-            Phase::SwitchOver => Ok(()),
-            Phase::Plug => self.plug().await,
-            Phase::PlugBack => self.plug_back().await,
-            Phase::AwaitLink | Phase::AwaitLinkBack => self.await_link(phase).await,
-            Phase::TakeHca => self.switch(phase, Target::Native).await,
-            Phase::TakeBack => self.switch(phase, self.plan.interconnect).await,
-            Phase::Rebuild => self.rebuild(phase, self.best_after()).await,
-            Phase::RebuildBack => self.rebuild(phase, self.plan.interconnect).await,
+            Phase::SwitchOver => {}
+            Phase::Plug => self.plug().await?,
+            Phase::PlugBack => self.plug_back().await?,
+            Phase::AwaitLink | Phase::AwaitLinkBack => self.await_link(phase).await?,
+            Phase::TakeHca => self.switch(phase, Target::Native).await?,
+            Phase::TakeBack => self.switch(phase, self.plan.interconnect).await?,
+            Phase::Rebuild => self.rebuild(phase, self.best_after()).await?,
+            Phase::RebuildBack => self.rebuild(phase, self.plan.interconnect).await?,
             Phase::RebuildFallback | Phase::RebuildBackFallback => {
-                self.rebuild(phase, Target::Fallback).await
+                self.rebuild(phase, Target::Fallback).await?;
             }
-            Phase::CleanUp => self.clean_up().await,
-            Phase::CancelCopy => self.cancel_copy().await,
-            Phase::Discard => self.discard().await,
-            Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => Ok(()),
+            Phase::CleanUp => self.clean_up().await?,
+            Phase::CancelCopy => self.cancel_copy().await?,
+            Phase::Discard => self.discard().await?,
+            Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => {}
         }
+        Ok(())
     }
 }
 
@@ -263,7 +279,8 @@ impl Performer for Crew {
             }
             match self.run(phase).await {
                 Ok(()) => Event::Completed,
-                Err(reason) => Event::Failed { reason },
+                Err(Trouble::Failed(reason)) => Event::Failed { reason },
+                Err(Trouble::Broke { reason, settled }) => Event::Broke { reason, settled },
             }
         })
     }

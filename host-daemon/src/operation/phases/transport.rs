@@ -2,35 +2,35 @@
 
 use tokio::time::Instant;
 
-use super::{Crew, Outcome};
-use crate::operation::effects::{SwitchFailure, Switched};
+use super::{Crew, Trouble};
+use crate::operation::effects::{Left, SwitchFailure, Switched};
 use crate::operation::plan::{Request, Target};
 use crate::operation::report::SwitchReport;
 use crate::operation::state::Phase;
 
 impl Crew {
-    pub(super) async fn switch_in_place(&self) -> Outcome {
+    pub(super) async fn switch_in_place(&self) -> Result<(), Trouble> {
         match &self.plan.request {
             Request::Switch { to, .. } => self.switch(Phase::Switch, *to).await,
             Request::Migrate { .. } => Ok(()),
         }
     }
 
-    pub(super) async fn switch(&self, phase: Phase, to: Target) -> Outcome {
+    pub(super) async fn switch(&self, phase: Phase, to: Target) -> Result<(), Trouble> {
         self.doing(format!("the job runs; its ranks build {to} transports"));
         let began = Instant::now();
         let switched = self.guests.switch(to, self.plan.limits().switch()).await;
         self.count(phase, Some(to), began, switched)
     }
 
-    pub(super) async fn hold(&self) -> Outcome {
+    pub(super) async fn hold(&self) -> Result<(), Trouble> {
         self.doing("the job's ranks drain, stop and let go of their transports");
         let began = Instant::now();
         let held = self.guests.hold(self.plan.limits().switch()).await;
         self.count(Phase::Hold, None, began, held)
     }
 
-    pub(super) async fn rebuild(&self, phase: Phase, to: Target) -> Outcome {
+    pub(super) async fn rebuild(&self, phase: Phase, to: Target) -> Result<(), Trouble> {
         self.doing(format!(
             "the job stands still; its ranks build {to} transports"
         ));
@@ -56,11 +56,11 @@ impl Crew {
         to: Option<Target>,
         began: Instant,
         switched: Result<Switched, SwitchFailure>,
-    ) -> Outcome {
+    ) -> Result<(), Trouble> {
         let took_ms = began.elapsed().as_secs_f64() * 1000.0;
         let stalls = match switched {
             Ok(Switched { stalls }) => stalls,
-            Err(failure) => return Err(failure.to_string()),
+            Err(failure) => return Err(trouble(phase, &failure)),
         };
         self.progress(|progress| progress.interconnect = to);
         self.measured().report.switches.push(SwitchReport {
@@ -71,4 +71,19 @@ impl Crew {
         });
         Ok(())
     }
+}
+
+/// Whether a failed switch, hold or rebuild has had its effect on the ranks that are left.
+fn trouble(phase: Phase, failure: &SwitchFailure) -> Trouble {
+    let reason = failure.to_string();
+    let SwitchFailure::Broken { left, .. } = failure else {
+        return Trouble::Failed(reason);
+    };
+    let settled = match left {
+        Left::Before => return Trouble::Failed(reason),
+        Left::Held if phase != Phase::Hold => return Trouble::Failed(reason),
+        Left::Held | Left::After => true,
+        Left::Unknown => false,
+    };
+    Trouble::Broke { reason, settled }
 }
