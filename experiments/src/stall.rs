@@ -81,6 +81,12 @@ pub fn longest(gaps: &[Gap], from_ms: u64, to_ms: u64) -> Option<Gap> {
 }
 
 impl Gap {
+    /// Whether some of it is between two instants.
+    pub fn overlaps(self, from_ms: u64, to_ms: u64) -> bool {
+        let end_ms = self.at_ms + self.length.as_millis() as u64;
+        self.at_ms <= to_ms && end_ms >= from_ms
+    }
+
     /// Its length by a clock that does not stand still with the VM.
     pub fn with_standstill(self, standstill: Duration) -> Duration {
         self.length + standstill
@@ -104,5 +110,10 @@ mod tests {
         assert_eq!(gaps[0].at_ms, 110_500);
         assert_eq!(longest(&gaps, 110_000, 111_000), Some(gaps[0]));
         assert_eq!(longest(&gaps, 113_000, 114_000), None);
+        assert!(
+            gaps[0].overlaps(110_502, 110_600),
+            "it began before, and is not over"
+        );
+        assert!(!gaps[0].overlaps(110_503, 110_600));
     }
 }

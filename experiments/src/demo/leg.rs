@@ -11,6 +11,7 @@ use symvirt_host::operation::Phase;
 use super::claims::Claims;
 use crate::crossing::{Crossing, Order, cross};
 use crate::lab::Lab;
+use crate::stall::Gap;
 use crate::traffic::{Traffic, Transport};
 
 /// Time for a job's transport to show in the counters.
@@ -34,6 +35,8 @@ pub(super) struct Leg {
     /// The longest stall that the job itself saw at each moment at which it was stopped, where it
     /// is the probe.
     pub stalls: Vec<(Phase, Duration)>,
+    /// The longest gaps of all the way.
+    pub gaps: Vec<Gap>,
 }
 
 /// What is asked of a leg.
@@ -104,6 +107,7 @@ impl Leg {
             during,
             after,
             stalls: Vec::new(),
+            gaps: Vec::new(),
         };
         claims.note(
             format!("{}: done", leg.name()),

@@ -125,6 +125,11 @@ fn round(
     for (leg, offset) in legs.iter_mut().zip(offsets) {
         let gaps = stall::gaps(&outcome.output, offset);
         leg.stalls = at_moments(&leg.crossing, &gaps);
+        let way = leg.crossing.began_ms..=leg.crossing.ended_ms;
+        leg.gaps = gaps
+            .into_iter()
+            .filter(|gap| way.contains(&gap.at_ms))
+            .collect();
     }
     verified(name, &outcome, claims);
     Ok(legs)
@@ -160,9 +165,7 @@ fn at_moments(crossing: &Crossing, gaps: &[Gap]) -> Vec<(Phase, Duration)> {
             Phase::SwitchOver => waited + SLACK_MS,
             _ => SLACK_MS,
         });
-        let inside = gaps
-            .iter()
-            .filter(|gap| (from..=to + SLACK_MS).contains(&gap.at_ms));
+        let inside = gaps.iter().filter(|gap| gap.overlaps(from, to + SLACK_MS));
         if let Some(gap) = inside.max_by_key(|gap| gap.length) {
             let missed = match phase {
                 Phase::SwitchOver => crossing.standstill_of("g1"),

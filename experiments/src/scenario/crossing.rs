@@ -141,3 +141,29 @@ pub(super) fn computing(bed: &Bed) -> anyhow::Result<()> {
     expect_verified(&mut job, LIMIT)?;
     Ok(())
 }
+
+/// Nobody is there to be moved onto the HCA: who starts next finds it.
+pub(super) fn between_jobs(bed: &Bed) -> anyhow::Result<()> {
+    let mut first = bed.job("halo --seconds 900")?;
+    done(bed, "a", "b", "live")?;
+    bed.expect(Transport::Tcp)?;
+    first.finish("halo")?;
+    expect_verified(&mut first, LIMIT)?;
+    let order = Order {
+        from: bed.lab.host("b").context("no such host")?,
+        to: "a",
+        mode: "live",
+        options: &[],
+    };
+    let back = cross(&order, &mut |_| ())?;
+    ensure!(
+        back.is_done(),
+        "it ended {}: {:?}",
+        back.last.phase,
+        back.last.reason
+    );
+    let mut next = bed.job("halo --seconds 900")?;
+    next.finish("halo")?;
+    expect_verified(&mut next, LIMIT)?;
+    Ok(())
+}

@@ -64,6 +64,10 @@ const SCENARIOS: &[Scenario] = &[
         run: crossing::computing,
     },
     Scenario {
+        name: "a_gang_whose_job_ended_on_fallback_starts_the_next_on_the_hca_it_comes_to",
+        run: crossing::between_jobs,
+    },
+    Scenario {
         name: "a_cancelled_crossing_is_rolled_back_and_the_job_is_on_its_hca_again",
         run: fault::cancelled,
     },
