@@ -8,6 +8,7 @@
 //! | [`job`] | an MPI job in the guests |
 //! | [`traffic`] | what the guests' kernels count: the proof of the transport |
 //! | [`scenario`] | `symvirt-lab test` |
+//! | [`switching`] | `symvirt-lab bench switch` |
 //! | [`stall`] | what the stall probe saw from inside the job |
 //! | [`command`] | running other programs |
 //! | [`lab_dir`] | where costly things are kept |
@@ -28,4 +29,5 @@ pub mod lab;
 pub mod lab_dir;
 pub mod scenario;
 pub mod stall;
+pub mod switching;
 pub mod traffic;

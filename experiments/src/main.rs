@@ -11,7 +11,7 @@ use symvirt_experiments::image::Image;
 use symvirt_experiments::lab::guest::{Guest, GuestId};
 use symvirt_experiments::lab::{Lab, Plan, ledger, requirements};
 use symvirt_experiments::lab_dir::LabDir;
-use symvirt_experiments::{demo, scenario};
+use symvirt_experiments::{demo, scenario, switching};
 
 /// The test bed: real MPI jobs in real VMs on one machine without an HCA.
 #[derive(Parser)]
@@ -58,6 +58,12 @@ enum Command {
 enum Bench {
     /// What a live move costs a job, beside a plain migration of the same VMs
     Stall,
+    /// What a switch between verbs and TCP costs a job
+    Switch {
+        /// Switches in each direction
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,6 +92,7 @@ fn run() -> anyhow::Result<bool> {
         }
         Command::Demo => demo::run(demo::Act::Whole),
         Command::Bench(Bench::Stall) => demo::run(demo::Act::Probe),
+        Command::Bench(Bench::Switch { rounds }) => switching::run(rounds),
         Command::Test { filter } => scenario::run(&filter),
         Command::Up => {
             let lab = Lab::up(&Plan::crossing(), &say)?;

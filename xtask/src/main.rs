@@ -32,6 +32,8 @@ cargo xtask test                    everything that gates
 cargo xtask setup                   install by apt what is missing (the others do that too)
 cargo xtask soak [MINUTES]          crossings without end
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
+cargo xtask bench switch --guests   the same in guests, between verbs and TCP
+cargo xtask bench stall             a live move beside a plain migration of the same VMs
 cargo xtask lab up|down|shell       the test bed, to play with";
 
 fn main() -> ExitCode {
@@ -55,6 +57,11 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         ["test"] => verdict::run(prepared()?),
         ["demo"] | ["soak", ..] => lab(prepared()?, &words),
+        ["bench", "stall"] => lab(prepared()?, &words),
+        ["bench", "switch", "--guests", rest @ ..] => {
+            let words: Vec<&str> = ["bench", "switch"].iter().chain(rest).copied().collect();
+            lab(prepared()?, &words)
+        }
         ["bench", which @ ("overhead" | "switch"), ..] => {
             prepared()?;
             build(&["symvirt-guest", "symvirt-tests"])?;
