@@ -1,4 +1,4 @@
-//! The C programs of `tests/apps`, compiled by the MPI of this machine; those of its `ucp` folder
+//! The C programs of `tests/apps`, compiled by each MPI of this machine; those of its `ucp` folder
 //! use UCX without MPI. A program is compiled again when a source or header is newer than it.
 
 use std::ffi::{OsStr, OsString};
@@ -44,29 +44,41 @@ pub enum AppError {
 
 /// How a family of programs is compiled.
 struct Family {
+    /// Of the sources, below `tests/apps`.
     folder: &'static str,
+    /// Of the programs: the prefix of their names.
+    target: &'static str,
     compiler: &'static str,
     package: &'static str,
     libraries: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 2] = [
+const FAMILIES: [Family; 3] = [
     Family {
         folder: "",
+        target: "",
         compiler: "mpicc.openmpi",
         package: "libopenmpi-dev",
         libraries: &["-pthread"],
     },
     Family {
+        folder: "",
+        target: "mpich",
+        compiler: "mpicc.mpich",
+        package: "libmpich-dev",
+        libraries: &["-pthread"],
+    },
+    Family {
         folder: "ucp",
+        target: "ucp",
         compiler: "cc",
         package: "libucx-dev",
         libraries: &["-lucp", "-lucs"],
     },
 ];
 
-/// The compiled program of this name, for example `halo` or `ucp/forms`. The first call compiles
-/// all of them.
+/// The compiled program of this name, for example `halo`, `mpich/halo` or `ucp/forms`. The first
+/// call compiles all of them.
 ///
 /// # Panics
 /// When they do not compile: there is nothing to test then.
@@ -92,7 +104,7 @@ pub fn sources() -> PathBuf {
 pub fn build_all(target: &Path) -> Result<(), AppError> {
     let headers = newest(&sources(), "h")?.max(newest(&sources().join("ucp"), "h")?);
     for family in &FAMILIES {
-        let into = target.join(family.folder);
+        let into = target.join(family.target);
         std::fs::create_dir_all(&into).map_err(|source| AppError::Folder {
             folder: into.clone(),
             source,

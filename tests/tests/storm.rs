@@ -117,6 +117,11 @@ fn remote_memory_and_atomics_are_right_in_every_form() {
 }
 
 #[test]
+fn a_key_may_outlive_the_memory_it_leads_to() {
+    plain_ucp("ucp/orphan_key", &["--seconds", SECONDS]);
+}
+
+#[test]
 fn a_rank_that_computes_without_mpi_holds_nobody_up() {
     // Everybody but rank 0 keeps exchanging; were rank 0 waited for, there would be no switch.
     survives("compute_only", 4, &["--seconds", "5"], FEWEST);

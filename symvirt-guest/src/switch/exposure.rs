@@ -108,7 +108,10 @@ fn unpack(
 pub fn close(worker: &Worker) -> Keys {
     let mut keys = Keys::new();
     worker.each_key(|key| {
-        keys.insert(key.id, key.swap_real(ptr::null_mut()));
+        let real_key = key.swap_real(ptr::null_mut());
+        if !real_key.is_null() {
+            keys.insert(key.id, real_key);
+        }
     });
     keys
 }
@@ -124,7 +127,9 @@ pub fn withdraw(context: &Context) -> Vec<(*const Memory, *mut c_void)> {
 }
 
 /// Gives a worker's keys their real ones on its new side; under the closed gate. Keys made since
-/// the others were prepared are unpacked now, those destroyed since then are destroyed again.
+/// the others were prepared are unpacked now, those destroyed since then are destroyed again. A key
+/// to memory that its owner has released meanwhile gets none: all that may be done to it still is
+/// to destroy it.
 pub fn open(worker: &Worker, mut prepared: Keys, table: &HashMap<ObjectId, &[u8]>) {
     worker.each_key(|key| {
         let ready = prepared.remove(&key.id).map(Ok);
@@ -139,6 +144,9 @@ pub fn open(worker: &Worker, mut prepared: Keys, table: &HashMap<ObjectId, &[u8]
         match opened {
             Ok(opened) => {
                 key.swap_real(opened);
+            }
+            Err(Status::UNREACHABLE) => {
+                crate::log::debug!("a key to memory or a peer that is gone: {:?}", key.recipe);
             }
             Err(status) => crate::log::error!("the key to {:?} is lost: {status}", key.recipe),
         }
