@@ -195,7 +195,16 @@ fn backtrace(pid: Pid) -> String {
         .into_owned();
     // The launcher and the shell have nothing to tell.
     if [
-        "mpirun", "orterun", "orted", "prterun", "sh", "bash", "dash",
+        "mpirun",
+        "mpirun.mpich",
+        "mpiexec.hydra",
+        "hydra_pmi_proxy",
+        "orterun",
+        "orted",
+        "prterun",
+        "sh",
+        "bash",
+        "dash",
     ]
     .contains(&name.as_str())
         || !Path::new("/usr/bin/gdb").exists()

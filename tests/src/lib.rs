@@ -6,6 +6,7 @@
 //! | [`built`] | builds `libsymvirt.so` and `symvirt-guest` as users get them |
 //! | [`job`] | runs a command within a time limit, with backtraces of what hangs |
 //! | [`rehearsal`] | a job under `symvirt-guest rehearse`, and its report |
+//! | [`storm`] | such a job among switches, and what is asked of it |
 //! | [`bench`] | `symvirt-bench overhead` and `symvirt-bench switch` |
 //!
 //! Nothing here knows of virtual machines: those tests belong to `symvirt-experiments`.
@@ -16,3 +17,4 @@ pub mod bench;
 pub mod built;
 pub mod job;
 pub mod rehearsal;
+pub mod storm;

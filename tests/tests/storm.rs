@@ -5,65 +5,16 @@
 //!   symvirt-guest rehearse --every 50ms --over tcp,shm --order both -- mpirun -n N app
 //! ```
 //!
-//! A run fails when the program finds a wrong byte, order or status, when it does not end, when a
-//! switch fails, or when too few switches happened for the run to mean anything. Programs run one
-//! at a time: ranks that spin on two cores leave nothing for a neighbour. How long a switch takes
-//! is not judged here.
+//! What makes a run fail stands in `symvirt_tests::storm`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use symvirt_tests::job::Outcome;
-use symvirt_tests::rehearsal::{Rehearsal, Report, mpirun};
-
-/// No run takes longer than this unless it hangs.
-const LIMIT: Duration = Duration::from_secs(90);
-/// Seconds that a program works; see [`FEWEST`].
-const SECONDS: &str = "3";
-/// A switch every 50 ms would make 60 in 3 s. With four ranks on two cores a switch may take
-/// longer than its interval; this many a run needs to mean something.
-const FEWEST: u64 = 8;
-
-/// One job at a time, also when the test runner has many threads.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, Report) {
-    let _turn = alone();
-    rehearsal
-        .run(job, LIMIT)
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
-}
+use symvirt_tests::rehearsal::{Rehearsal, mpirun};
+use symvirt_tests::storm::{FEWEST, SECONDS, judge, rehearse, survives_as};
 
 fn survives(program: &str, ranks: u32, arguments: &[&str], fewest: u64) {
-    let job = mpirun(ranks, program, arguments, &[]);
-    let (outcome, report) = rehearse(program, &Rehearsal::default(), &job);
-    judge(program, &outcome, &report, fewest);
-    println!(
-        "{}: {} switches",
-        outcome.ok_line(program).unwrap_or_default(),
-        report.switches
-    );
-}
-
-fn judge(program: &str, outcome: &Outcome, report: &Report, fewest: u64) {
-    let name = program.rsplit('/').next().unwrap_or(program);
-    assert!(outcome.succeeded(), "{program}: {}", outcome.describe());
-    assert!(
-        outcome.ok_line(name).is_some(),
-        "{program} said no OK: {}",
-        outcome.describe()
-    );
-    assert!(report.failed.is_empty(), "{program}: {:?}", report.failed);
-    assert!(
-        report.switches >= fewest,
-        "{program}: only {} switches, {fewest} are expected; abandoned: {:?}\n{}",
-        report.switches,
-        report.abandoned,
-        outcome.describe()
-    );
+    survives_as(program, &mpirun(ranks, program, arguments, &[]), fewest);
 }
 
 macro_rules! storm {

@@ -1,0 +1,76 @@
+//! A job in the storm of switches, and what is asked of it.
+//!
+//! A run fails when the program finds a wrong byte, order or status, when it does not end, when a
+//! switch fails, or when too few switches happened for the run to mean anything. Programs run one
+//! at a time: ranks that spin on two cores leave nothing for a neighbour. How long a switch takes
+//! is not judged here.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::job::Outcome;
+use crate::rehearsal::{Rehearsal, Report};
+
+/// No run takes longer than this unless it hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+/// Seconds that a program works; see [`FEWEST`].
+pub const SECONDS: &str = "3";
+/// A switch every 50 ms would make 60 in 3 s. With four ranks on two cores a switch may take
+/// longer than its interval; this many a run needs to mean something.
+pub const FEWEST: u64 = 8;
+
+/// One job at a time, also when the test runner has many threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `job`, alone.
+///
+/// # Panics
+/// When there is no report.
+pub fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, Report) {
+    let _turn = alone();
+    rehearsal
+        .run(job, LIMIT)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Runs `job`, which starts `program`, in the usual storm.
+///
+/// # Panics
+/// As [`judge`].
+pub fn survives_as(program: &str, job: &[String], fewest: u64) {
+    let (outcome, report) = rehearse(program, &Rehearsal::default(), job);
+    judge(program, &outcome, &report, fewest);
+    println!(
+        "{}: {} switches",
+        ok_line(program, &outcome).unwrap_or_default(),
+        report.switches
+    );
+}
+
+fn ok_line<'a>(program: &str, outcome: &'a Outcome) -> Option<&'a str> {
+    outcome.ok_line(program.rsplit('/').next().unwrap_or(program))
+}
+
+/// Holds a run against the program's promise.
+///
+/// # Panics
+/// When it was not kept, or switches failed, or there were fewer than `fewest`.
+pub fn judge(program: &str, outcome: &Outcome, report: &Report, fewest: u64) {
+    assert!(outcome.succeeded(), "{program}: {}", outcome.describe());
+    assert!(
+        ok_line(program, outcome).is_some(),
+        "{program} said no OK: {}",
+        outcome.describe()
+    );
+    assert!(report.failed.is_empty(), "{program}: {:?}", report.failed);
+    assert!(
+        report.switches >= fewest,
+        "{program}: only {} switches, {fewest} are expected; abandoned: {:?}\n{}",
+        report.switches,
+        report.abandoned,
+        outcome.describe()
+    );
+}

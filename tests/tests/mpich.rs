@@ -1,0 +1,62 @@
+//! The storm over MPICH 4.0 (ch4:ucx), which sends tagged and active messages, puts and gets, started
+//! by Hydra. Programs and promises are those of `storm.rs`; a smaller choice of them, because what
+//! they have in common is tested there.
+
+use std::process::Command;
+use std::time::Duration;
+
+use symvirt_tests::job;
+use symvirt_tests::rehearsal::mpirun_mpich;
+use symvirt_tests::storm::{FEWEST, SECONDS, survives_as};
+
+fn survives(program: &str, ranks: u32) {
+    let job = mpirun_mpich(ranks, program, &["--seconds", SECONDS]);
+    survives_as(program, &job, FEWEST);
+}
+
+macro_rules! storm {
+    ($($promise:ident: $program:literal;)*) => {$(
+        mod $promise {
+            #[test]
+            fn on_2_ranks() {
+                super::survives($program, 2);
+            }
+
+            #[test]
+            fn on_4_ranks() {
+                super::survives($program, 4);
+            }
+        }
+    )*};
+}
+
+storm! {
+    messages_that_wait_for_their_receive_keep_order_and_content: "unexpected";
+    large_messages_arrive_whole_both_ways: "rendezvous";
+    a_synchronous_send_waits_for_its_receive: "sync_send";
+    probes_tell_the_truth: "matched_probe";
+    derived_datatypes_arrive_element_by_element: "strided";
+    a_receive_is_either_cancelled_or_complete: "cancelled";
+    collectives_compute_what_they_should: "collectives";
+    halos_are_exchanged_step_by_step: "halo";
+    threads_inside_mpi_do_not_disturb_each_other: "threads";
+    communicators_come_and_go: "comm_churn";
+    windows_are_put_to_got_from_and_locked: "window";
+    windows_of_every_kind_compute_what_they_should: "windows";
+}
+
+/// Without this, a failure above could be MPICH's own.
+#[test]
+fn programs_are_right_by_themselves() {
+    for program in ["halo", "threads", "window", "windows"] {
+        let words = mpirun_mpich(2, program, &["--seconds", "0.2"]);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let outcome = job::run(&mut command, Duration::from_secs(60)).expect("start the launcher");
+        assert!(
+            outcome.succeeded() && outcome.ok_line(program).is_some(),
+            "{program}: {}",
+            outcome.describe()
+        );
+    }
+}
