@@ -271,7 +271,7 @@ pub struct AmRecvParam {
 
 /// `ucp_request_param_t`
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct RequestParam {
     /// `op_attr_mask`
     pub op_attr_mask: u32,

@@ -104,18 +104,7 @@ impl Request {
     /// A header with nothing under way.
     pub fn blank(worker: *const Worker) -> Request {
         Request {
-            param: RequestParam {
-                op_attr_mask: 0,
-                flags: 0,
-                request: ptr::null_mut(),
-                cb: ptr::null(),
-                datatype: 0,
-                user_data: ptr::null_mut(),
-                reply_buffer: ptr::null_mut(),
-                memory_type: 0,
-                recv_info: ptr::null_mut(),
-                memh: ptr::null_mut(),
-            },
+            param: RequestParam::default(),
             posting: Posting {
                 buffer: ptr::null_mut(),
                 count: 0,

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -320,14 +319,6 @@ pub fn by_object(table: &[Blob]) -> HashMap<ObjectId, &[u8]> {
 pub fn plain_param(mask: u32) -> RequestParam {
     RequestParam {
         op_attr_mask: mask,
-        flags: 0,
-        request: ptr::null_mut(),
-        cb: ptr::null(),
-        datatype: 0,
-        user_data: ptr::null_mut(),
-        reply_buffer: ptr::null_mut(),
-        memory_type: 0,
-        recv_info: ptr::null_mut(),
-        memh: ptr::null_mut(),
+        ..RequestParam::default()
     }
 }

@@ -4,7 +4,6 @@
 //! The older variants of the C functions (`nb`, `nbr`) come as `nbx` with [`plain`] parameters.
 
 use std::ffi::c_void;
-use std::ptr;
 use std::sync::atomic::Ordering;
 
 use symvirt_ffi::flags::op;
@@ -28,15 +27,9 @@ pub fn plain(datatype: u64, callback: *const c_void) -> RequestParam {
     let asked = if callback.is_null() { 0 } else { op::CALLBACK };
     RequestParam {
         op_attr_mask: op::DATATYPE | asked,
-        flags: 0,
-        request: ptr::null_mut(),
         cb: callback,
         datatype,
-        user_data: ptr::null_mut(),
-        reply_buffer: ptr::null_mut(),
-        memory_type: 0,
-        recv_info: ptr::null_mut(),
-        memh: ptr::null_mut(),
+        ..RequestParam::default()
     }
 }
 
