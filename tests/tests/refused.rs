@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use symvirt_tests::rehearsal::Rehearsal;
 
-#[test]
-fn a_job_with_streams_runs_on_unswitched_and_the_reason_is_named() {
-    let program = symvirt_tests::apps::program("ucp/streams");
+/// Runs a program of `tests/apps`: it must be unharmed, and never switched for a reason that
+/// contains all of `words`.
+fn runs_on_unswitched(program: &str, words: &[&str]) {
     let job = [
-        program.to_string_lossy().into_owned(),
+        symvirt_tests::apps::program(program)
+            .to_string_lossy()
+            .into_owned(),
         "--seconds".to_owned(),
         "2".to_owned(),
     ];
@@ -17,17 +19,29 @@ fn a_job_with_streams_runs_on_unswitched_and_the_reason_is_named() {
         .run(&job, Duration::from_secs(60))
         .unwrap_or_else(|error| panic!("{error}"));
     let told = outcome.describe();
+    let name = program.rsplit('/').next().unwrap_or(program);
     assert!(
-        outcome.ok_line("streams").is_some(),
+        outcome.ok_line(name).is_some(),
         "the job was harmed: {told}"
     );
     assert!(
         report.failed.is_empty() && report.ranks_lost.is_empty(),
         "{told}"
     );
-    let named = |reason: &String| reason.contains("features") && reason.contains("streams");
+    let is_named = |reason: &String| words.iter().all(|word| reason.contains(word));
     assert!(
-        report.abandoned.iter().any(named),
+        report.abandoned.iter().any(is_named),
         "no reason is given: {told}"
     );
+}
+
+#[test]
+fn a_job_with_streams_runs_on_unswitched_and_the_reason_is_named() {
+    runs_on_unswitched("ucp/streams", &["features", "streams"]);
+}
+
+/// Its peer is known to UCX alone.
+#[test]
+fn a_process_may_answer_over_an_endpoint_that_ucx_has_made() {
+    runs_on_unswitched("ucp/answers", &["no endpoint was made", "replies"]);
 }
