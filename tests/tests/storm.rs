@@ -104,6 +104,11 @@ fn a_context_for_active_messages_alone_is_switched_as_well() {
 }
 
 #[test]
+fn handlers_of_threads_that_share_a_worker_run_one_at_a_time_and_in_order() {
+    plain_ucp("ucp/crowd", &["--seconds", SECONDS]);
+}
+
+#[test]
 fn a_process_may_end_before_the_one_it_talked_to() {
     let outcome = plain_ucp("ucp/outlive", &["--seconds", SECONDS]);
     assert!(

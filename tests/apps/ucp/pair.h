@@ -48,6 +48,11 @@ static inline void up_on_child(int signal)
 #define UP_AM_ALIGNMENT 1
 #endif
 
+/* How many threads use the worker at once. */
+#ifndef UP_THREAD_MODE
+#define UP_THREAD_MODE UCS_THREAD_MODE_SINGLE
+#endif
+
 /* Whether this process makes an endpoint; the other one always does. */
 #ifndef UP_CONNECTS
 #define UP_CONNECTS 1
@@ -175,7 +180,7 @@ static inline void up_start(const char *name, int alone, size_t request_size,
     up.request_size = attributes.request_size;
     ucp_worker_params_t worker = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE |
                                                 UCP_WORKER_PARAM_FIELD_AM_ALIGNMENT,
-                                  .thread_mode = UCS_THREAD_MODE_SINGLE,
+                                  .thread_mode = UP_THREAD_MODE,
                                   .am_alignment = UP_AM_ALIGNMENT};
     up_expect(ucp_worker_create(up.context, &worker, &up.worker), "ucp_worker_create");
     up_exchange_addresses();
