@@ -170,6 +170,12 @@ pub mod am_send {
     pub const EAGER: u32 = 1 << 1;
 }
 
+/// `enum ucp_cb_param_flags`
+pub mod am_cb_param {
+    /// `UCP_CB_PARAM_FLAG_DATA`
+    pub const DATA: u32 = 1 << 0;
+}
+
 /// `ucp_am_recv_attr_t`
 pub mod am_recv_attr {
     /// `UCP_AM_RECV_ATTR_FIELD_REPLY_EP`

@@ -33,8 +33,8 @@ use super::reply::{self, Reply};
 use super::worker::Worker;
 use crate::real::real;
 
-/// Ids that are registered from the beginning.
-const FEWEST: usize = 64;
+/// Ids that are registered from the beginning: those that applications use, and microseconds.
+const FEWEST: usize = 256;
 
 /// One id of one worker: the argument of our callback.
 pub struct Slot {
