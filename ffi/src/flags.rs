@@ -70,6 +70,8 @@ pub mod worker_attr {
     pub const ADDRESS: u64 = 1 << 1;
     /// `UCP_WORKER_ATTR_FIELD_ADDRESS_FLAGS`
     pub const ADDRESS_FLAGS: u64 = 1 << 2;
+    /// `UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER`
+    pub const MAX_AM_HEADER: u64 = 1 << 3;
 }
 
 /// `enum ucp_ep_params_field`

@@ -13,6 +13,11 @@ use crate::object::handle;
 use crate::process::workers;
 use crate::real::{found, real};
 
+/// Bytes of an active message's header that fit whatever the transport: it goes into one fragment
+/// with UCX's own, of which the smallest are UD's over an MTU of 1024 bytes. UCX's answer holds for
+/// the transports of the moment, and it aborts on a header that is too long.
+const MAX_AM_HEADER: usize = 512;
+
 /// # Safety
 /// As UCX's.
 #[unsafe(no_mangle)]
@@ -102,6 +107,9 @@ pub unsafe extern "C" fn ucp_worker_query(worker: *mut c_void, attr: *mut Worker
         (*attr).field_mask = asked;
         if status == Status::OK && asked & worker_attr::THREAD_MODE != 0 {
             (*attr).thread_mode = ours.thread_mode;
+        }
+        if status == Status::OK && asked & worker_attr::MAX_AM_HEADER != 0 {
+            (*attr).max_am_header = (*attr).max_am_header.min(MAX_AM_HEADER);
         }
         if status == Status::OK && asked & worker_attr::ADDRESS != 0 {
             status = workers::address(

@@ -284,6 +284,7 @@ struct sending {
     char *header, *data;
 };
 static int sending;
+static size_t longest_header; /* that the worker promises, for good */
 
 static void sent(void *request, ucs_status_t status, void *user_data)
 {
@@ -325,7 +326,7 @@ static void send_old(uint64_t sequence)
 
 static void send_new(uint64_t sequence, unsigned id)
 {
-    static const uint32_t headers[] = {0, 1, 40, 200};
+    const uint32_t headers[] = {0, 1, 40, (uint32_t)(longest_header - sizeof(struct name))};
     struct sending *send = vf_alloc(sizeof *send);
     struct name name = {.sequence = sequence, .source = (uint32_t)up.me, .id = id,
                         .length = length_of(sequence)};
@@ -397,6 +398,10 @@ int main(int argc, char **argv)
     features = UCP_FEATURE_AM | (vf_option("--only", 0) > 0 ? 0 : UCP_FEATURE_TAG);
     up_start("active", vf_option("--alone", 0) > 0, sizeof(int), NULL, argc, argv);
     set_handlers();
+    ucp_worker_attr_t attributes = {.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER};
+    up_expect(ucp_worker_query(up.worker, &attributes), "ucp_worker_query");
+    longest_header = attributes.max_am_header;
+    VF_REQUIRE(longest_header >= 256, "headers of at most %zu bytes", longest_header);
     up_meet();
     while (up_more()) {
         for (int i = 0; i < PER_ROUND; i++) {
