@@ -19,8 +19,8 @@ pub const SECONDS: &str = "3";
 /// longer than its interval; this many a run needs to mean something.
 pub const FEWEST: u64 = 8;
 
-/// One job at a time, also when the test runner has many threads.
-fn alone() -> MutexGuard<'static, ()> {
+/// One job at a time, also when the test runner has many threads: for as long as it is held.
+pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
