@@ -83,6 +83,22 @@ pub(super) fn held(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Windows keep their content, their locks and their keys: registered at the HCA, then nowhere,
+/// then at another HCA. With fences and shared locks only: `windows`, the program of all kinds,
+/// hangs in Open MPI 5.0.7 over soft-RoCE also without the library.
+pub(super) fn windows(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = bed.job("window --seconds 900")?;
+    for mode in ["live", "hold"] {
+        done(bed, "a", "b", mode)?;
+        bed.expect(Transport::Tcp)?;
+        done(bed, "b", "a", mode)?;
+        bed.expect(Transport::Rdma)?;
+    }
+    job.finish("window")?;
+    expect_verified(&mut job, LIMIT)?;
+    Ok(())
+}
+
 /// The port trains for half a minute after plug; the job communicates over TCP all the while, and
 /// takes the HCA when it is ready.
 pub(super) fn slow_link(bed: &Bed) -> anyhow::Result<()> {

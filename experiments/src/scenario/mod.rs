@@ -56,6 +56,10 @@ const SCENARIOS: &[Scenario] = &[
         run: crossing::held,
     },
     Scenario {
+        name: "windows_cross_live_and_held_with_every_element_verified",
+        run: crossing::windows,
+    },
+    Scenario {
         name: "a_link_that_stays_down_after_plug_costs_the_job_nothing",
         run: crossing::slow_link,
     },

@@ -265,11 +265,11 @@ impl Worker {
     /// An endpoint of which `wanted` is true.
     pub fn find_endpoint(&self, wanted: impl Fn(&Endpoint) -> bool) -> Option<*const Endpoint> {
         let endpoints = lock(&self.endpoints);
-        // SAFETY: listed endpoints are live.
-        endpoints
-            .iter()
-            .copied()
-            .find(|&endpoint| wanted(unsafe { &*endpoint }))
+        let is_wanted = |endpoint: &*const Endpoint| {
+            // SAFETY: listed endpoints are live.
+            wanted(unsafe { &**endpoint })
+        };
+        endpoints.iter().copied().find(is_wanted)
     }
 
     /// Calls `body` with every endpoint; none is closed meanwhile.
