@@ -44,7 +44,7 @@ static TURN: Mutex<()> = Mutex::new(());
 fn all_programs_pass(ranks: u32, environment: &[(&str, &str)], with_library: bool) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for program in PROGRAMS {
-        let words = mpirun(ranks, program, &["--seconds", "0.2"], environment);
+        let words = mpirun(ranks, program, &["--rounds", "3"], environment);
         let mut command = if with_library {
             let release = built::release();
             let mut command = Command::new(&release.guest);
@@ -86,9 +86,7 @@ fn a_job_without_an_agent_just_runs() {
 fn plain_ucp_is_right_without_the_library() {
     for alone in ["0", "1"] {
         let mut command = Command::new(apps::program("ucp/forms"));
-        command
-            .args(["--seconds", "0.2", "--alone", alone])
-            .envs(TCP);
+        command.args(["--rounds", "40", "--alone", alone]).envs(TCP);
         let outcome = job::run(&mut command, LIMIT).expect("start the program");
         assert!(outcome.succeeded(), "{}", outcome.describe());
     }
