@@ -124,8 +124,8 @@ pub unsafe extern "C" fn ucp_worker_flush(worker: *mut c_void) -> Status {
     }
 }
 
-/// A context for tag matching alone orders nothing by a fence; the flush keeps the promise for
-/// whatever UCX may count as outstanding, without blocking inside it.
+/// The flush keeps the promise of a fence, and more, without blocking inside UCX, which a strong
+/// fence does.
 ///
 /// # Safety
 /// As UCX's.

@@ -106,7 +106,7 @@ unsafe extern "C" fn refuse(name: *const c_char) -> isize {
         .into_owned();
     if lock(&SAID).insert(name.clone()) {
         crate::log::error!(
-            "{name} was called on a context that asked for tag matching only; it is refused. \
+            "{name} was called on a context that did not ask for what it needs; it is refused. \
              A job that needs it runs unmoved without symvirt-guest exec."
         );
     }

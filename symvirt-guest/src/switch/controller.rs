@@ -211,6 +211,7 @@ impl Controller {
                 since: start,
                 stall,
             });
+            close_books(&mut stall, start);
             return self.finish(epoch, order, old, stall, proved);
         };
         if totals.barrier {
@@ -371,7 +372,8 @@ impl Controller {
     }
 }
 
-/// The gate is open: what no other entry accounts for went into re-posting.
+/// Changed over, or held: what no other entry accounts for went into taking receives back and
+/// re-posting them.
 fn close_books(stall: &mut Stall, start: Instant) {
     stall.total_us = lap(start);
     stall.repost_us = stall.total_us - stall.gate_us - stall.counters_us - stall.drain_us;
