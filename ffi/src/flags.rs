@@ -168,6 +168,8 @@ pub mod am_handler {
 
 /// `enum ucp_send_am_flags`
 pub mod am_send {
+    /// `UCP_AM_SEND_FLAG_REPLY`
+    pub const REPLY: u32 = 1 << 0;
     /// `UCP_AM_SEND_FLAG_EAGER`
     pub const EAGER: u32 = 1 << 1;
 }

@@ -39,9 +39,3 @@ fn runs_on_unswitched(program: &str, words: &[&str]) {
 fn a_job_with_streams_runs_on_unswitched_and_the_reason_is_named() {
     runs_on_unswitched("ucp/streams", &["features", "streams"]);
 }
-
-/// Its peer is known to UCX alone.
-#[test]
-fn a_process_may_answer_over_an_endpoint_that_ucx_has_made() {
-    runs_on_unswitched("ucp/answers", &["no endpoint was made", "replies"]);
-}

@@ -109,6 +109,11 @@ fn handlers_of_threads_that_share_a_worker_run_one_at_a_time_and_in_order() {
 }
 
 #[test]
+fn answers_go_over_endpoints_that_ucx_has_made_and_unheard_messages_hold_nobody_up() {
+    plain_ucp("ucp/answers", &["--seconds", SECONDS]);
+}
+
+#[test]
 fn a_process_may_end_before_the_one_it_talked_to() {
     let outcome = plain_ucp("ucp/outlive", &["--seconds", SECONDS]);
     assert!(

@@ -9,7 +9,7 @@ use symvirt_ffi::ucs::Status;
 use super::rarely;
 use crate::address::{self, Kind};
 use crate::gate;
-use crate::object::handle;
+use crate::object::{handle, trailer};
 use crate::process::workers;
 use crate::real::{found, real};
 
@@ -109,7 +109,8 @@ pub unsafe extern "C" fn ucp_worker_query(worker: *mut c_void, attr: *mut Worker
             (*attr).thread_mode = ours.thread_mode;
         }
         if status == Status::OK && asked & worker_attr::MAX_AM_HEADER != 0 {
-            (*attr).max_am_header = (*attr).max_am_header.min(MAX_AM_HEADER);
+            let longest = (*attr).max_am_header.saturating_sub(trailer::LENGTH);
+            (*attr).max_am_header = longest.min(MAX_AM_HEADER);
         }
         if status == Status::OK && asked & worker_attr::ADDRESS != 0 {
             status = workers::address(

@@ -10,10 +10,11 @@
 //! ```
 //!
 //! Ids without a handler are registered too: a message to one of them is dropped, as UCX does, but
-//! it has arrived. One to an id beyond those that this worker ever had is dropped by UCX, unseen:
-//! a switch would wait for it. That a peer uses an id before its receiver has set the handler is a
-//! mistake without us, too.
+//! it has arrived. All there may be are too many for that: to ids from [`WIDE`] on our side sends
+//! by the one id [`WIDE`], and a [`Trailer`] names the other. These are registered under their own
+//! names only for senders without the library, and only with a handler.
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr;
 use std::slice;
@@ -30,16 +31,17 @@ use super::endpoint::Endpoint;
 use super::handler::{Handler, Message};
 use super::lock;
 use super::reply::{self, Reply};
+use super::trailer::Trailer;
 use super::worker::Worker;
 use crate::real::real;
 
-/// Ids that are registered from the beginning: those that applications use, and microseconds.
-const FEWEST: usize = 256;
+/// The lowest id that a trailer names: below are those that applications use, and microseconds.
+pub const WIDE: u16 = 256;
 
 /// One id of one worker: the argument of our callback.
 pub struct Slot {
     worker: *const Worker,
-    id: u32,
+    id: u16,
     /// Null while the application has none.
     handler: AtomicPtr<Handler>,
     /// All that ever were: another thread may be in one that was replaced.
@@ -50,10 +52,10 @@ pub struct Slot {
     owned: Mutex<Vec<Box<Handler>>>,
 }
 
-#[allow(clippy::vec_box, reason = "real workers hold their addresses")]
-type Slots = Vec<Box<Slot>>;
+/// By id. Boxed: real workers hold their addresses.
+type Slots = BTreeMap<u16, Box<Slot>>;
 
-/// The slots of one worker, by id.
+/// The slots of one worker.
 #[derive(Default)]
 pub struct Handlers(Mutex<Slots>);
 
@@ -63,63 +65,69 @@ unsafe impl Send for Handlers {}
 unsafe impl Sync for Handlers {}
 
 impl Handlers {
-    /// Registers all ids with a real worker of `worker`.
+    /// Registers what has to be registered with a real worker of `worker`.
     ///
     /// # Errors
     /// UCX's.
     pub fn install(&self, worker: &Worker, real_worker: *mut c_void) -> Result<(), Status> {
         let mut slots = lock(&self.0);
-        if slots.is_empty() {
-            grow(&mut slots, worker, FEWEST);
+        for id in 0..=WIDE {
+            slots.entry(id).or_insert_with(|| Slot::new(worker, id));
         }
-        slots.iter().try_for_each(|slot| slot.register(real_worker))
+        let mut known = slots
+            .values()
+            .filter(|slot| slot.id <= WIDE || slot.handler().is_some());
+        known.try_for_each(|slot| slot.register(real_worker))
     }
 
-    /// Whether an id is registered: its handler may be set at any time.
-    pub fn knows(&self, id: u16) -> bool {
-        usize::from(id) < lock(&self.0).len()
-    }
-
-    /// Registers all ids up to this one; not during a round.
+    /// Sets or clears the handler of an id.
     ///
     /// # Errors
     /// UCX's.
-    pub fn extend(&self, worker: &Worker, id: u16) -> Result<(), Status> {
+    ///
+    /// # Safety
+    /// On an application thread, inside the gate.
+    pub unsafe fn set(
+        &self,
+        worker: &Worker,
+        id: u16,
+        handler: Option<Handler>,
+    ) -> Result<(), Status> {
         let mut slots = lock(&self.0);
-        let known = slots.len();
-        grow(&mut slots, worker, usize::from(id) + 1);
-        slots[known..]
-            .iter()
-            .try_for_each(|slot| slot.register(worker.real()))
-    }
-
-    /// Sets or clears the handler of a known id.
-    pub fn set(&self, id: u16, handler: Option<Handler>) {
-        if let Some(slot) = lock(&self.0).get(usize::from(id)) {
-            slot.set(handler);
+        let slot = slots.entry(id).or_insert_with(|| Slot::new(worker, id));
+        slot.set(handler);
+        // A side that is being built may miss it. So does it miss the senders that need it.
+        match id {
+            0..=WIDE => Ok(()),
+            _ => slot.register(worker.real()),
         }
     }
-}
 
-fn grow(slots: &mut Slots, worker: &Worker, length: usize) {
-    for id in slots.len()..length {
-        slots.push(Box::new(Slot {
-            worker,
-            id: id as u32,
-            handler: AtomicPtr::new(ptr::null_mut()),
-            owned: Mutex::default(),
-        }));
+    /// The slot of an id that a trailer names.
+    fn named(&self, worker: &Worker, id: u16) -> *const Slot {
+        let mut slots = lock(&self.0);
+        let slot = slots.entry(id).or_insert_with(|| Slot::new(worker, id));
+        ptr::from_ref::<Slot>(slot)
     }
 }
 
 impl Slot {
+    fn new(worker: *const Worker, id: u16) -> Box<Slot> {
+        Box::new(Slot {
+            worker,
+            id,
+            handler: AtomicPtr::new(ptr::null_mut()),
+            owned: Mutex::default(),
+        })
+    }
+
     fn register(&self, real_worker: *mut c_void) -> Result<(), Status> {
         let param = AmHandlerParam {
             field_mask: am_handler_param::ID
                 | am_handler_param::FLAGS
                 | am_handler_param::CB
                 | am_handler_param::ARG,
-            id: self.id,
+            id: self.id.into(),
             flags: am_handler::WHOLE_MSG,
             cb: Some(on_message),
             arg: ptr::from_ref(self).cast_mut().cast(),
@@ -263,6 +271,14 @@ unsafe extern "C" fn on_message(
         // SAFETY: UCX passes so many bytes, valid until the callback returns.
         _ => unsafe { slice::from_raw_parts(header.cast(), header_length) },
     };
+    let (header, trailer) = Trailer::part(header);
+    let slot = match trailer {
+        Some(trailer) if trailer.id >= WIDE => {
+            // SAFETY: slots live as long as their worker.
+            unsafe { &*worker.handlers.named(worker, trailer.id) }
+        }
+        Some(_) | None => slot,
+    };
     // SAFETY: UCX passes valid parameters; the endpoint only if announced.
     let (attr, real_reply) = unsafe {
         match (*param).recv_attr {
@@ -282,7 +298,7 @@ unsafe extern "C" fn on_message(
             slot,
             header: header.to_vec(),
             data,
-            reply: Reply::note(worker, real_reply),
+            reply: Reply::note(worker, real_reply, trailer),
         });
         return if is_rendezvous {
             Status::INPROGRESS
@@ -290,7 +306,7 @@ unsafe extern "C" fn on_message(
             Status::OK
         };
     }
-    let reply = real_reply.map(|real_reply| reply::endpoint_over(worker, real_reply));
+    let reply = real_reply.map(|real_reply| reply::endpoint_over(worker, real_reply, trailer));
     // SAFETY: listed, and not closed before the handler does so.
     let reply = reply.map(|endpoint| unsafe { &*endpoint });
     // SAFETY: on an application thread inside the gate, or UCX would not call; the message is

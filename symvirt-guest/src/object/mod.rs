@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod handle;
 pub mod handler;
 pub mod handlers;
+pub mod headers;
 pub mod key;
 pub mod memory;
 pub mod message;
@@ -23,6 +24,7 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod syncs;
+pub mod trailer;
 pub mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

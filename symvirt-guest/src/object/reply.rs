@@ -2,7 +2,8 @@
 //! application must never hold.
 //!
 //! Mostly the application has an endpoint to that peer, or had one: then there is a route. If it
-//! has none, UCX has made the real one itself, and its peer is not known to us: the application
+//! has none, UCX has made the real one itself, and the message's [`Trailer`] tells whose it is: it
+//! is a route from then on. Only a sender without the library leaves no trailer: the application
 //! gets an endpoint that no switch can make again, and the process vetoes switches from then on.
 
 use std::ffi::c_void;
@@ -12,6 +13,7 @@ use symvirt_ffi::ucp::ErrHandler;
 
 use super::endpoint::Endpoint;
 use super::route::Route;
+use super::trailer::Trailer;
 use super::worker::Worker;
 use crate::process::gang;
 
@@ -30,12 +32,12 @@ pub enum Reply {
 
 impl Reply {
     /// Notes whom UCX names; on any thread that drives the worker.
-    pub fn note(worker: &Worker, real: Option<*mut c_void>) -> Reply {
+    pub fn note(worker: &Worker, real: Option<*mut c_void>, trailer: Option<Trailer>) -> Reply {
         let Some(real) = real else {
             return Reply::Nobody;
         };
-        match worker.routes.route_of(real) {
-            Some(route) => {
+        match route_of(worker, real, trailer) {
+            Some((route, real)) => {
                 // So that the next side has the route, too.
                 endpoint_of(worker, route, real);
                 Reply::Over(route)
@@ -56,9 +58,9 @@ impl Reply {
                 .or_else(|| lost("its endpoint was closed")),
             Reply::Unknown { real, side } => {
                 if side == worker.side.load(Ordering::Relaxed) {
-                    Some(endpoint_over(worker, real))
+                    Some(endpoint_over(worker, real, None))
                 } else {
-                    lost("no endpoint led to its sender before a switch")
+                    lost("its sender runs without libsymvirt, and a switch came in between")
                 }
             }
         }
@@ -71,20 +73,37 @@ fn lost(reason: &str) -> Option<*const Endpoint> {
 }
 
 /// The application's endpoint over a real one in use, on its thread.
-pub fn endpoint_over(worker: &Worker, real: *mut c_void) -> *const Endpoint {
+pub fn endpoint_over(
+    worker: &Worker,
+    real: *mut c_void,
+    trailer: Option<Trailer>,
+) -> *const Endpoint {
     let is_over = |endpoint: &Endpoint| endpoint.real() == real;
     if let Some(known) = worker.find_endpoint(is_over) {
         return known;
     }
-    if let Some(route) = worker.routes.route_of(real) {
+    if let Some((route, real)) = route_of(worker, real, trailer) {
         return endpoint_of(worker, route, real);
     }
     gang::block(
-        "a peer to which no endpoint was made expects replies to its active messages \
+        "a peer without libsymvirt expects replies to its active messages \
          (UCP_AM_SEND_FLAG_REPLY)"
             .to_owned(),
     );
     worker.adopt(Endpoint::new(worker, real, None, ErrHandler::default()))
+}
+
+/// The route that a real endpoint is of, or is from now on, and the route's own real endpoint.
+fn route_of(
+    worker: &Worker,
+    real: *mut c_void,
+    trailer: Option<Trailer>,
+) -> Option<(Route, *mut c_void)> {
+    let known = worker.routes.route_of(real).map(|route| (route, real));
+    known.or_else(|| {
+        let route = trailer?.route_back();
+        Some((route, worker.routes.learn(route, real)))
+    })
 }
 
 /// Any endpoint over a route, made if all were closed.

@@ -116,6 +116,12 @@ impl Routes {
         found.map(|(route, _)| *route)
     }
 
+    /// Takes a real endpoint that UCX has made by itself for the route's own, unless it has one;
+    /// returns the route's own.
+    pub fn learn(&self, route: Route, real: *mut c_void) -> *mut c_void {
+        *lock(&self.0).entry(route).or_insert(real)
+    }
+
     /// Whether the route is as good as when it was made.
     pub fn is_sound(&self, real: *mut c_void) -> bool {
         lock(&self.0).values().any(|known| *known == real)

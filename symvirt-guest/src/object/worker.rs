@@ -21,6 +21,7 @@ use super::drained::Drained;
 use super::endpoint::Endpoint;
 use super::handle::Mark;
 use super::handlers::Handlers;
+use super::headers::Headers;
 use super::key::Key;
 use super::lock;
 use super::message::Messages;
@@ -46,6 +47,7 @@ pub struct Worker {
     pub pool: Pool,
     pub messages: Messages,
     pub handlers: Handlers,
+    pub headers: Headers,
     pub descriptors: Descriptors,
     /// Real sides that it has left so far.
     pub side: AtomicU64,
@@ -165,6 +167,7 @@ impl Worker {
             pool: Pool::new(context.requests),
             messages: Messages::default(),
             handlers: Handlers::default(),
+            headers: Headers::default(),
             descriptors: Descriptors::default(),
             side: AtomicU64::new(0),
             syncs: Syncs::default(),

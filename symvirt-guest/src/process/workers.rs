@@ -7,6 +7,7 @@ use symvirt_ffi::ucs::Status;
 
 use super::{gang, round};
 use crate::address::{self, Kind};
+use crate::gate;
 use crate::object::context::Context;
 use crate::object::handler::Handler;
 use crate::object::lock;
@@ -41,15 +42,10 @@ pub fn set_handler(worker: &Worker, id: u16, handler: Option<Handler>) -> Status
     if !unsafe { &*worker.context }.has_active_messages() {
         return Status::INVALID_PARAM;
     }
-    if !worker.handlers.knows(id) {
-        // The side that is being built would not know the id.
-        let _change = round::change("an active-message handler is being set");
-        if let Err(status) = worker.handlers.extend(worker, id) {
-            return status;
-        }
-    }
-    worker.handlers.set(id, handler);
-    Status::OK
+    let _passage = gate::enter();
+    // SAFETY: inside the gate, called by the application.
+    let set = unsafe { worker.handlers.set(worker, id, handler) };
+    set.err().unwrap_or(Status::OK)
 }
 
 /// Destroys a worker and its endpoints. What it sent stays counted: peers may still have to

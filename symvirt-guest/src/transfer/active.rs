@@ -1,17 +1,20 @@
 //! Active messages: sending them, and fetching their data from the real side or from our memory.
 
 use std::ffi::c_void;
+use std::slice;
 
-use symvirt_ffi::flags::op;
+use symvirt_ffi::flags::{am_send, op};
 use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::begin::{begin, discard, note};
 use super::receive::{fill, finish};
-use super::send::operation;
+use super::send::{fired, operation, operation_ended_by};
 use crate::object::descriptor::{Content, Descriptor};
 use crate::object::endpoint::Endpoint;
+use crate::object::handlers::WIDE;
 use crate::object::request::{self, Kind, Request};
+use crate::object::trailer::Trailer;
 use crate::object::worker::Worker;
 use crate::real::real;
 
@@ -38,14 +41,64 @@ pub unsafe fn send(
     unsafe {
         let worker = &*endpoint.worker;
         let Head { id, header, length } = head;
-        let result = operation(worker, param, |told| {
-            let to = endpoint.real();
-            (real().am_send_nbx)(to, id, header, length, buffer, count, told)
-        });
+        let to = endpoint.real();
+        let result = match trailer(endpoint, id, param) {
+            None => operation(worker, param, |told| {
+                (real().am_send_nbx)(to, id, header, length, buffer, count, told)
+            }),
+            Some(trailer) => {
+                let whole = match length {
+                    0 => trailer.append(&[]),
+                    _ => trailer.append(slice::from_raw_parts(header.cast(), length)),
+                };
+                let (header, length) = (whole.as_ptr().cast(), whole.len());
+                let id = id.min(WIDE.into());
+                operation_ended_by(on_sent as *const c_void, worker, param, |told| {
+                    let request = (*told).user_data.cast::<Request>();
+                    worker.headers.keep(request, whole);
+                    let result = (real().am_send_nbx)(to, id, header, length, buffer, count, told);
+                    if result.request().is_none() {
+                        worker.headers.drop_of(request);
+                    }
+                    result
+                })
+            }
+        };
         if result.request().is_some() || result == StatusPtr::OK {
             endpoint.count_sent(worker.shared);
         }
         result
+    }
+}
+
+/// What the receiver has to be told beside the header, if it is of our gang.
+///
+/// # Safety
+/// `param` is readable by its mask; the endpoint's worker lives.
+#[inline(always)]
+unsafe fn trailer(endpoint: &Endpoint, id: u32, param: *const RequestParam) -> Option<Trailer> {
+    // SAFETY: by the caller's promise: the flags only if announced.
+    let wants_reply =
+        unsafe { (*param).op_attr_mask & op::FLAGS != 0 && (*param).flags & am_send::REPLY != 0 };
+    if !wants_reply && id < WIDE.into() {
+        return None;
+    }
+    let route = endpoint.route?;
+    Some(Trailer {
+        // SAFETY: by the caller's promise.
+        sender: unsafe { &*endpoint.worker }.id,
+        err_mode: route.err_mode.try_into().ok()?,
+        id: id.try_into().ok()?,
+    })
+}
+
+/// A message with a header of our making is sent.
+unsafe extern "C" fn on_sent(_: *mut c_void, status: Status, user_data: *mut c_void) {
+    let request = user_data.cast::<Request>();
+    // SAFETY: `user_data` is the request of `send`; the worker outlives it.
+    unsafe {
+        (*(*request).worker).headers.drop_of(request);
+        fired(request, status, Kind::Operation);
     }
 }
 

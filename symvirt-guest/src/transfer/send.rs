@@ -28,7 +28,7 @@ unsafe extern "C" fn on_matched(_: *mut c_void, status: Status, user_data: *mut 
 /// # Safety
 /// As [`request::fired`].
 #[inline(always)]
-unsafe fn fired(request: *mut Request, status: Status, kind: Kind) {
+pub unsafe fn fired(request: *mut Request, status: Status, kind: Kind) {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     unsafe {
         let worker = &*(*request).worker;
@@ -47,8 +47,22 @@ pub unsafe fn operation(
     call: impl FnOnce(*const RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
+    unsafe { operation_ended_by(on_done as *const c_void, worker, param, call) }
+}
+
+/// Starts an operation that completes by this callback of ours, which calls [`fired`].
+///
+/// # Safety
+/// As [`operation`].
+pub unsafe fn operation_ended_by(
+    callback: *const c_void,
+    worker: &Worker,
+    param: *const RequestParam,
+    call: impl FnOnce(*const RequestParam) -> StatusPtr,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise.
     unsafe {
-        let request = begin(worker, param, on_done as *const c_void, worker.shared);
+        let request = begin(worker, param, callback, worker.shared);
         let result = call(&raw const (*request).param);
         match result.request() {
             None => discard(worker, request, result.status(), worker.shared),

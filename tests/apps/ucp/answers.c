@@ -1,17 +1,18 @@
 /* Promise: a process that never made an endpoint can answer active messages over the endpoint that
- * UCX offers for the reply, in the handler and later. Two processes without MPI: one asks, the other
- * one answers.
+ * UCX offers for the reply, over the last one as well as over the first that it ever got; it is
+ * found again when there is a new transport. Messages to ids without a handler hold nobody up,
+ * however high the ids are. Two processes without MPI: one asks, the other one answers.
  * SPDX-License-Identifier: MIT OR Apache-2.0 */
 #define UP_FEATURES UCP_FEATURE_AM
 #define UP_CONNECTS (up.me == 0)
 #include "pair.h"
 
-enum { QUESTION = 1, ANSWER = 2, LENGTH = 5000 };
+enum { QUESTION = 1, ANSWER = 40000, UNHEARD = 200, UNHEARD_HIGH = 65000, LENGTH = 5000 };
 
 static struct {
     uint64_t number;
     int waiting;
-    ucp_ep_h reply_ep;
+    ucp_ep_h reply_ep, first_ep;
     char data[LENGTH];
 } last;
 
@@ -20,7 +21,8 @@ static void answer(uint64_t number)
     ucp_request_param_t none = {0};
     char data[LENGTH];
     vf_fill(data, LENGTH, up.me, ANSWER, number);
-    up_finish(ucp_am_send_nbx(last.reply_ep, ANSWER, &number, sizeof number, data, LENGTH, &none),
+    ucp_ep_h ep = number % 2 ? last.reply_ep : last.first_ep;
+    up_finish(ucp_am_send_nbx(ep, ANSWER, &number, sizeof number, data, LENGTH, &none),
               "answer");
 }
 
@@ -36,6 +38,9 @@ static ucs_status_t on_message(void *id, const void *header, size_t header_lengt
     if (*(int *)id == QUESTION) {
         VF_REQUIRE(param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP, "nobody to answer to");
         last.reply_ep = param->reply_ep;
+        if (last.first_ep == NULL) {
+            last.first_ep = param->reply_ep;
+        }
     }
     return UCS_OK;
 }
@@ -74,6 +79,10 @@ int main(int argc, char **argv)
         vf_fill(data, LENGTH, up.me, QUESTION, number);
         up_finish(ucp_am_send_nbx(up.ep, QUESTION, &number, sizeof number, data, LENGTH, &param),
                   "question");
+        for (int high = 0; high < 2; high++) {
+            up_finish(ucp_am_send_nbx(up.ep, high ? UNHEARD_HIGH : UNHEARD, NULL, 0, data, LENGTH,
+                                      &param), "a message that nobody hears");
+        }
         await(ANSWER, number);
     }
     return up_end();
