@@ -106,7 +106,7 @@ pub unsafe extern "C" fn ucp_ep_destroy(endpoint: *mut c_void) {
 }
 
 macro_rules! with_real_endpoint {
-    ($(fn $name:ident($first:ident, $($arg:ident: $ty:ty),*) $(-> $ret:ty, or $default:expr)?;)*) => {$(
+    ($(fn $name:ident($first:ident: *mut c_void, $($arg:ident: $ty:ty),*) $(-> $ret:ty, or $default:expr)?;)*) => {$(
         /// # Safety
         /// As UCX's.
         #[unsafe(no_mangle)]
@@ -120,8 +120,9 @@ macro_rules! with_real_endpoint {
 }
 
 with_real_endpoint! {
-    fn ucp_ep_query(endpoint, attr: *mut c_void) -> Status, or Status::UNSUPPORTED;
-    fn ucp_ep_print_info(endpoint, stream: *mut libc::FILE);
-    fn ucp_ep_evaluate_perf(endpoint, param: *const c_void, attr: *mut c_void) -> Status,
-        or Status::UNSUPPORTED;
+    fn ucp_ep_query(endpoint: *mut c_void, attr: *mut c_void) -> Status, or Status::UNSUPPORTED;
+    fn ucp_ep_print_info(endpoint: *mut c_void, stream: *mut libc::FILE);
+    fn ucp_ep_evaluate_perf(
+        endpoint: *mut c_void, param: *const c_void, attr: *mut c_void
+    ) -> Status, or Status::UNSUPPORTED;
 }
