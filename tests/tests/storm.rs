@@ -113,6 +113,17 @@ fn answers_go_over_endpoints_that_ucx_has_made_and_unheard_messages_hold_nobody_
     plain_ucp("ucp/answers", &["--seconds", SECONDS]);
 }
 
+/// Between tcp and tcp: UCX 1.13 can tell of lost peers by no transport in shared memory.
+#[test]
+fn what_is_closed_by_force_takes_nothing_new_with_it() {
+    let rehearsal = Rehearsal::default().every(Duration::from_millis(30));
+    plain_ucp_in(
+        &rehearsal.over("tcp,tcp"),
+        "ucp/forced",
+        &["--seconds", SECONDS],
+    );
+}
+
 #[test]
 fn a_process_may_end_before_the_one_it_talked_to() {
     let outcome = plain_ucp("ucp/outlive", &["--seconds", SECONDS]);
@@ -138,12 +149,16 @@ fn a_process_may_exit_with_everything_alive() {
 }
 
 fn plain_ucp(name: &str, arguments: &[&str]) -> Outcome {
+    plain_ucp_in(&Rehearsal::default(), name, arguments)
+}
+
+fn plain_ucp_in(rehearsal: &Rehearsal, name: &str, arguments: &[&str]) -> Outcome {
     let program = symvirt_tests::apps::program(name)
         .to_string_lossy()
         .into_owned();
     let mut job = vec![program];
     job.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    let (outcome, report) = rehearse(name, &Rehearsal::default(), &job);
+    let (outcome, report) = rehearse(name, rehearsal, &job);
     judge(name, &outcome, &report, FEWEST);
     outcome
 }

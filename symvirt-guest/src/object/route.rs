@@ -11,7 +11,7 @@
 //!   ucp_ep_create ─► known? ── yes ──────────────────► in use
 //!                      └─ no ─► connect ─► in use ◄─┐    │ last endpoint closed
 //!                                           reused  └─ idle ── switch, or end of the worker ─► gone
-//!                      the peer is lost, or a close by force ───────────────────────────────► gone
+//!                      the peer is lost, or operations are ended by force ──────────────────► gone
 //! ```
 
 use std::collections::HashMap;

@@ -118,8 +118,8 @@ pub unsafe fn create_unmoved(
 }
 
 /// Closes an endpoint as the parameters say. What it sent stays counted. The real one stays for the
-/// next endpoint to that peer, see [`crate::object::route`], unless the route is broken or broken
-/// off by force and nobody else leads over it.
+/// next endpoint to that peer, see [`crate::object::route`], unless the route is broken, or broken
+/// off by force under operations that are to end by that, and nobody else leads over it.
 ///
 /// # Safety
 /// Inside the gate; the application's handle, not used any more, and its parameters.
@@ -134,7 +134,13 @@ pub unsafe fn close(endpoint: &Endpoint, param: *const RequestParam) -> StatusPt
     let by_force = unsafe {
         (*param).op_attr_mask & op::FLAGS != 0 && (*param).flags & close::FLAG_FORCE != 0
     };
-    let keep = worker.routes.is_sound(real_endpoint) && !by_force;
+    let is_sound = worker.routes.is_sound(real_endpoint);
+    if is_sound && by_force && !may_be_busy(worker) {
+        // Were it closed here, and the peer's side of it later, a switch in between would lead
+        // the peer's side to the next endpoint, which would be lost with it.
+        return StatusPtr::OK;
+    }
+    let keep = is_sound && !by_force;
     let mut is_shared = false;
     worker.each_endpoint(|other| is_shared |= other.real() == real_endpoint);
     if is_shared && !keep {
@@ -150,4 +156,11 @@ pub unsafe fn close(endpoint: &Endpoint, param: *const RequestParam) -> StatusPt
             (real().ep_close_nbx)(real_endpoint, param)
         })
     }
+}
+
+/// Whether operations may be under way that a close by force would have to end.
+fn may_be_busy(worker: &Worker) -> bool {
+    // SAFETY: a context outlives its workers.
+    let uncounted = unsafe { &*worker.context }.is_one_sided();
+    uncounted || worker.traffic.operations() > 0
 }
