@@ -35,6 +35,8 @@ pub enum Content {
 pub struct Descriptor {
     /// Bytes of the message.
     pub length: usize,
+    /// The application was told of a rendezvous, wherever the bytes are now.
+    pub is_rendezvous: bool,
     pub content: Content,
 }
 
@@ -78,6 +80,7 @@ impl Descriptors {
     pub fn hold_rendezvous(&self, real_descriptor: *mut c_void, length: usize) -> Held {
         let descriptor = Box::new(Descriptor {
             length,
+            is_rendezvous: true,
             content: Content::Rendezvous(real_descriptor),
         });
         self.add((&raw const *descriptor).cast_mut().cast(), descriptor)
@@ -88,6 +91,7 @@ impl Descriptors {
         let data = bytes.address();
         let descriptor = Box::new(Descriptor {
             length: bytes.len(),
+            is_rendezvous: false,
             content: Content::Here(bytes),
         });
         self.add(data, descriptor)
@@ -233,6 +237,7 @@ mod tests {
         let descriptor = || {
             Box::new(Descriptor {
                 length: 0,
+                is_rendezvous: true,
                 content: Content::Pulling,
             })
         };

@@ -104,6 +104,11 @@ unsafe extern "C" fn on_sent(_: *mut c_void, status: Status, user_data: *mut c_v
 
 /// Fetches a message's data into the application's buffer.
 ///
+/// UCX completes the fetch of a rendezvous with bytes never at once (`ucp_am_recv_data_nbx` in
+/// ucp_am.c, 1.13 to 1.20), and MPICH 4.2 relies on it: of one that is complete at once it
+/// releases a request that it made on its stack (`MPIDI_UCX_do_am_recv`). So one that has its bytes
+/// already completes at the next progress.
+///
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_am_recv_data_nbx`.
 pub unsafe fn fetch(
@@ -123,6 +128,11 @@ pub unsafe fn fetch(
         let info = TagRecvInfo {
             sender_tag: 0,
             length: descriptor.length,
+        };
+        let finish = if descriptor.is_rendezvous && count > 0 {
+            finish_later
+        } else {
+            finish
         };
         let real_descriptor = match descriptor.content {
             Content::Rendezvous(real_descriptor) => real_descriptor,
@@ -151,6 +161,16 @@ pub unsafe fn fetch(
             Some(_) => finish(request, kind),
         }
     }
+}
+
+/// Tells the application at its next progress.
+///
+/// # Safety
+/// As [`finish`].
+unsafe fn finish_later(request: *mut Request, _: Kind) -> StatusPtr {
+    // SAFETY: by the caller's promise; a worker outlives its requests.
+    unsafe { &*(*request).worker }.deferred.push(request);
+    StatusPtr(Request::user(request))
 }
 
 unsafe extern "C" fn on_fetched(

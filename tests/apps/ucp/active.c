@@ -22,7 +22,7 @@ struct name {
 struct pending {
     struct name name;
     void *data;
-    int fetch;
+    int fetch, rendezvous;
     struct pending *next;
 };
 
@@ -92,21 +92,25 @@ static void fetch(struct pending *pending)
         param.op_attr_mask |= UCP_OP_ATTR_FIELD_DATATYPE;
         param.datatype = ucp_dt_make_iov();
     }
+    /* UCX has it so, and MPICH 4.2 relies on it. */
+    int never_at_once = pending->rendezvous && length > 0;
     at.fetching++;
     void *request = ucp_am_recv_data_nbx(up.worker, pending->data,
                                          scattered ? (void *)fetch->iov : buffer,
                                          scattered ? 2 : length, &param);
     VF_REQUIRE(!UCS_PTR_IS_ERR(request), "ucp_am_recv_data_nbx: %s",
                ucs_status_string(UCS_PTR_STATUS(request)));
+    VF_REQUIRE(request != NULL || !never_at_once, "a rendezvous of %zu bytes completed at once",
+               length);
     if (request == NULL) {
         fetched(fetch, received);
     }
 }
 
-static void remember(const struct name *name, void *data, int to_fetch)
+static void remember(const struct name *name, void *data, int to_fetch, int rendezvous)
 {
     struct pending *pending = vf_alloc(sizeof *pending);
-    *pending = (struct pending){*name, data, to_fetch, NULL};
+    *pending = (struct pending){*name, data, to_fetch, rendezvous, NULL};
     *at.last = pending;
     at.last = &pending->next;
 }
@@ -207,12 +211,12 @@ static ucs_status_t on_new(void *arg, const void *header, size_t header_length, 
             return UCS_OK;
         case 1: { /* at once */
             struct pending *pending = vf_alloc(sizeof *pending);
-            *pending = (struct pending){name, data, 1, NULL};
+            *pending = (struct pending){name, data, 1, 1, NULL};
             fetch(pending);
             return UCS_OK;
         }
         default:
-            remember(&name, data, 1);
+            remember(&name, data, 1, 1);
             return UCS_INPROGRESS;
         }
     }
@@ -230,7 +234,7 @@ static ucs_status_t on_kept(void *arg, const void *header, size_t header_length,
     memcpy(&name, header, sizeof name);
     arrived(&name);
     if (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) {
-        remember(&name, data, 1);
+        remember(&name, data, 1, 1);
         return UCS_INPROGRESS;
     }
     VF_REQUIRE(param->recv_attr & UCP_AM_RECV_ATTR_FLAG_DATA,
@@ -240,7 +244,7 @@ static ucs_status_t on_kept(void *arg, const void *header, size_t header_length,
         vf_check(data, length, (int)name.source, (int)name.id, name.sequence);
         return UCS_OK;
     }
-    remember(&name, data, name.sequence % 2);
+    remember(&name, data, name.sequence % 2, 0);
     return UCS_INPROGRESS;
 }
 
