@@ -20,6 +20,7 @@
 //! | [`process`] | what there is one of per process: identity, epoch, contexts, the round |
 //! | [`channel`] | the socket to the agent |
 //! | [`real`] | entries of the real libucp |
+//! | [`spool`] | memory for drained messages, with a limit |
 //! | [`life`] | fork, exit, threads |
 //! | [`log`] | messages for the person who runs the job, `SYMVIRT_LOG` |
 //!
@@ -44,6 +45,8 @@ mod object;
 mod process;
 #[cfg(not(loom))]
 mod real;
+#[cfg(not(loom))]
+mod spool;
 #[cfg(not(loom))]
 mod switch;
 #[cfg_attr(loom, allow(dead_code, reason = "only the model runs"))]

@@ -45,6 +45,8 @@ pub struct Times {
     pub drain_us: Spread,
     /// Cancelling and re-posting receives, swapping.
     pub repost_us: Spread,
+    /// The most bytes that one rank kept for later receives at a time.
+    pub spool_peak: u64,
     /// Bytes drained into the library's memory, over all switches.
     pub drained_bytes: u64,
 }

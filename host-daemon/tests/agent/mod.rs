@@ -10,7 +10,7 @@ use symvirt_host::guest::{Connector, Stream};
 use symvirt_protocol::agent::{DeviceReport, FromAgent, ToAgent};
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::link::{Link, Received};
-use symvirt_protocol::rank::{FromRank, Join, Stall, SwitchOrder, ToRank};
+use symvirt_protocol::rank::{FromRank, Join, Load, Stall, SwitchOrder, ToRank};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -279,9 +279,16 @@ impl Agent {
                     sent: vec![],
                     syncs: vec![],
                     atomics: false,
+                    load: Load {
+                        room: u64::MAX,
+                        ..Load::default()
+                    },
                 }
             }
-            ToRank::Expect { epoch, .. } => FromRank::Drained {
+            ToRank::Expect {
+                epoch, weigh: true, ..
+            } => FromRank::Weighed { epoch: *epoch },
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => FromRank::Drained {
                 epoch: *epoch,
                 stall,
             },

@@ -29,4 +29,4 @@ pub mod rank;
 pub mod transport;
 
 /// Version of every message in this crate. Peers of another version are refused by name.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;

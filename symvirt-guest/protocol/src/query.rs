@@ -69,4 +69,8 @@ pub struct RankStatus {
     pub epoch: Epoch,
     /// What it said last, by the name of the message.
     pub said: String,
+    /// Bytes of messages that its last drain left in the spool.
+    pub spool_bytes: u64,
+    /// The most that the spool ever held.
+    pub spool_peak: u64,
 }

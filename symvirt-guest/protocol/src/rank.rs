@@ -11,8 +11,16 @@
 //!                                            C ► Open      R ► Opened     (gate opens)
 //! ```
 //!
-//! `Abort` is obeyed until `Expect` is received, and answered by `Aborted`: the old transport is
-//! as it was. A held rank (after `Drained` in break-before-make) that receives `Abort` while it
+//! Where the messages that wait for their receives might not fit into some rank's spool
+//! ([`Load`]), the drain is weighed before it begins:
+//!
+//! ```text
+//!  C ► Expect { weigh }   R ► Weighed | Veto   (everything has arrived, nothing was fetched)
+//!  C ► Proceed            R ► Drained
+//! ```
+//!
+//! `Abort` is obeyed until `Expect` is received (`Proceed`, if the drain is weighed), and answered
+//! by `Aborted`: the old transport is as it was. A held rank (after `Drained` in break-before-make) that receives `Abort` while it
 //! rebuilds drops what it built and answers `Aborted`; it stays held until a `Prepare` succeeds.
 //! Every message carries the [`Epoch`] of its switch; one of another epoch is ignored, a repeated
 //! one is answered again: all of them are idempotent.
@@ -125,7 +133,7 @@ pub enum ToRank {
         order: SwitchOrder,
     },
     /// Messages sent to each worker in the closing epoch, over all senders: drain them. From
-    /// here on the switch cannot be aborted.
+    /// here on the switch cannot be aborted, unless it asks to weigh.
     Expect {
         /// This switch.
         epoch: Epoch,
@@ -136,6 +144,13 @@ pub enum ToRank {
         syncs: Vec<SyncSend>,
         /// Make-before-break: the gate stays closed until [`ToRank::Release`].
         barrier: bool,
+        /// First wait until everything has arrived, fetch nothing, and say whether it fits.
+        weigh: bool,
+    },
+    /// After [`FromRank::Weighed`] of all: drain. From here on the switch cannot be aborted.
+    Proceed {
+        /// This switch.
+        epoch: Epoch,
     },
     /// Synchronous sends of this rank were matched.
     Matched {
@@ -201,6 +216,13 @@ pub enum FromRank {
         /// Whether the rank has issued atomics in the closing epoch. Those of two epochs must not
         /// meet: hardware may carry out the ones and a processor the others.
         atomics: bool,
+        /// What the drain may have to keep, and what it can.
+        load: Load,
+    },
+    /// Everything sent here has arrived, and what has to be kept fits into the spool.
+    Weighed {
+        /// This switch.
+        epoch: Epoch,
     },
     /// Synchronous sends of others, whose messages this rank had drained, were matched. Belongs
     /// to no switch; relayed as [`ToRank::Matched`].
@@ -257,4 +279,35 @@ pub struct Stall {
     pub drained_messages: u64,
     /// Their bytes.
     pub drained_bytes: u64,
+    /// Bytes of the spool in use after the drain.
+    #[serde(default)]
+    pub spool_bytes: u64,
+    /// The most that were ever in use.
+    #[serde(default)]
+    pub spool_peak: u64,
+}
+
+/// What one rank knows about the size of the coming drain, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Of its own sends that are not complete: their receivers may have to fetch and keep them.
+    pub sending: u64,
+    /// Of messages that have arrived here and wait for a receive.
+    pub waiting: u64,
+    /// What its spool can still take.
+    pub room: u64,
+}
+
+impl Load {
+    /// What may be on its way in buffers of the transports: complete for its sender, not arrived
+    /// yet.
+    const TRANSIT: u64 = 64 << 20;
+
+    /// Whether a rank's spool might be too small, given what all ranks together are sending.
+    pub fn is_tight(&self, sending: u64) -> bool {
+        let most = sending
+            .saturating_add(self.waiting)
+            .saturating_add(Self::TRANSIT);
+        most > self.room
+    }
 }

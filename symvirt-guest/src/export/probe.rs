@@ -58,11 +58,7 @@ unsafe fn probe_drained(
         let message = worker.drained.take(tag, mask)?;
         // SAFETY: by the caller's promise.
         unsafe { info.write(message.info) };
-        return Some(
-            worker
-                .messages
-                .hand_out(message.info, Body::Drained(message.data)),
-        );
+        return Some(worker.messages.hand_out(message.info, message.body));
     }
     let found = worker.drained.peek(tag, mask)?;
     // SAFETY: by the caller's promise.

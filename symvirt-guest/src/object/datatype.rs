@@ -38,6 +38,25 @@ pub fn forget(datatype: Datatype) {
     }
 }
 
+/// The length of a message that only its datatype's own functions know: more than any spool holds.
+const UNKNOWN: u64 = 1 << 40;
+
+/// Bytes of `count` elements of `datatype` at `buffer`; a very large number if that is not known.
+///
+/// # Safety
+/// `buffer`, `count` and `datatype` are those of a send of the application.
+pub unsafe fn length(buffer: *const c_void, count: usize, datatype: Datatype) -> u64 {
+    match datatype & dt::CLASS_MASK {
+        dt::CONTIG => (datatype >> dt::SHIFT).saturating_mul(count as u64),
+        dt::IOV => (0..count).fold(0, |all, index| {
+            // SAFETY: an array of `count` entries.
+            let entry = unsafe { &*buffer.cast::<DtIov>().add(index) };
+            all + entry.length as u64
+        }),
+        _ => UNKNOWN,
+    }
+}
+
 /// Copies `data` into `count` elements of `datatype` at `buffer`, as a receive would.
 /// [`Status::MESSAGE_TRUNCATED`] if they do not fit.
 ///

@@ -14,10 +14,12 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::ops::Deref;
 use std::sync::Mutex;
 
 use super::lock;
 use crate::real::real;
+use crate::spool::Block;
 
 /// Where a message's bytes are.
 #[derive(Debug)]
@@ -137,10 +139,20 @@ impl Descriptors {
         found
     }
 
+    /// Lengths of the messages whose bytes are still with their senders.
+    pub fn unfetched(&self) -> Vec<usize> {
+        let state = lock(&self.0);
+        let known = state.known.values().map(|(_, descriptor)| descriptor);
+        known
+            .filter(|descriptor| matches!(descriptor.content, Content::Rendezvous(_)))
+            .map(|descriptor| descriptor.length)
+            .collect()
+    }
+
     /// The bytes of a message have been pulled.
-    pub fn fill(&self, held: Held, bytes: Vec<u8>) {
+    pub fn fill(&self, held: Held, bytes: Block) {
         if let Some((_, descriptor)) = lock(&self.0).known.get_mut(&held.data) {
-            let (memory, start) = (bytes, 0);
+            let (memory, start) = (Memory::Spool(bytes), 0);
             descriptor.content = Content::Here(Bytes { memory, start });
         }
     }
@@ -149,8 +161,26 @@ impl Descriptors {
 /// Bytes at an aligned address that stays.
 #[derive(Debug)]
 pub struct Bytes {
-    memory: Vec<u8>,
+    memory: Memory,
     start: usize,
+}
+
+/// Whose.
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<u8>),
+    Spool(Block),
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Memory::Heap(bytes) => bytes,
+            Memory::Spool(block) => block,
+        }
+    }
 }
 
 impl Bytes {
@@ -165,6 +195,7 @@ impl Bytes {
         let start = memory.as_ptr().addr().next_multiple_of(align) - memory.as_ptr().addr();
         memory.resize(start, 0);
         memory.extend_from_slice(bytes);
+        let memory = Memory::Heap(memory);
         Bytes { memory, start }
     }
 
@@ -189,6 +220,7 @@ impl Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::Writer;
 
     #[test]
     fn a_copy_is_aligned_as_asked_and_stays_where_it_is() {
@@ -220,9 +252,14 @@ mod tests {
         let descriptors = Descriptors::default();
         let real_descriptor = std::ptr::dangling_mut::<c_void>();
         let held = descriptors.hold_rendezvous(real_descriptor, 3);
+        assert_eq!(descriptors.unfetched(), [3]);
         assert_eq!(descriptors.begin_pulling(), [(held, real_descriptor, 3)]);
         assert_eq!(descriptors.begin_pulling(), []);
-        descriptors.fill(held, b"abc".to_vec());
+        assert_eq!(descriptors.unfetched(), []);
+        let mut block = Writer::default().block(3);
+        // SAFETY: the block's three bytes.
+        unsafe { block.as_mut_ptr().copy_from(b"abc".as_ptr(), 3) };
+        descriptors.fill(held, block);
         let taken = descriptors.take(held.data).expect("still named");
         let Content::Here(bytes) = taken.content else {
             panic!("{taken:?}");

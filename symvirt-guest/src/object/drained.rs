@@ -1,8 +1,12 @@
 //! Messages that a drain took out of the old worker before the application asked for them. Until
 //! the list is empty every receive and probe looks here first: they are older than anything in
 //! the new worker.
+//!
+//! While it is not decided that the switch takes place, they are only removed from the worker's
+//! own list: their bytes are where they were, and stay there if the switch is abandoned.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,12 +14,14 @@ use symvirt_ffi::ucp::{Tag, TagRecvInfo};
 use symvirt_protocol::rank::SyncSend;
 
 use super::lock;
+use super::message::Body;
 use crate::process::gang;
+use crate::spool::Block;
 
-/// A message in our memory, packed.
+/// A message that a drain has met.
 pub struct DrainedMessage {
     pub info: TagRecvInfo,
-    pub data: Vec<u8>,
+    pub body: Body,
     /// Synchronous sends that its match proves.
     pub syncs: Vec<SyncSend>,
 }
@@ -40,11 +46,34 @@ impl Drained {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Appends a message that was taken out of the old worker.
-    pub fn push(&self, message: DrainedMessage) {
+    /// Appends a message that was removed from the worker's list.
+    pub fn push(&self, info: TagRecvInfo, real_message: *mut c_void) {
         let mut queue = lock(&self.queue);
-        queue.push_back(message);
+        queue.push_back(DrainedMessage {
+            info,
+            body: Body::Real(real_message),
+            syncs: Vec::new(),
+        });
         self.count.store(queue.len(), Ordering::Release);
+    }
+
+    /// Those from position `from` on whose bytes are in the real worker, with their positions,
+    /// which stay while the gate is closed; and where the list ends.
+    pub fn in_real_worker(&self, from: usize) -> (Vec<(usize, *mut c_void, TagRecvInfo)>, usize) {
+        let queue = lock(&self.queue);
+        let real = queue.iter().enumerate().skip(from);
+        let real = real.filter_map(|(position, message)| match message.body {
+            Body::Real(real_message) => Some((position, real_message, message.info)),
+            Body::Drained(_) => None,
+        });
+        (real.collect(), queue.len())
+    }
+
+    /// The bytes of the message at a position are in our memory now.
+    pub fn fill(&self, position: usize, data: Block) {
+        if let Some(message) = lock(&self.queue).get_mut(position) {
+            message.body = Body::Drained(data);
+        }
     }
 
     /// Attaches a synchronous send to the last message of its tag: when that is taken, so are all

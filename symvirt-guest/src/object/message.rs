@@ -7,13 +7,14 @@ use symvirt_ffi::ucp::TagRecvInfo;
 
 use super::handle::Mark;
 use super::lock;
+use crate::spool::Block;
 
 /// Where the message's bytes are.
 pub enum Body {
     /// In the real worker: a rendezvous may still have to fetch them.
     Real(*mut c_void),
     /// In our memory.
-    Drained(Vec<u8>),
+    Drained(Block),
 }
 
 /// What `ucp_tag_probe_nb` hands out.
@@ -24,6 +25,14 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// Of a drained message that the application receives.
+    pub fn drained(info: TagRecvInfo, body: Body) -> Message {
+        let mark = Mark::Message;
+        Message { mark, info, body }
+    }
+}
+
 /// The probed messages of one worker, for the drain to fetch.
 #[derive(Default)]
 pub struct Messages(Mutex<Vec<*mut Message>>);
@@ -31,11 +40,7 @@ pub struct Messages(Mutex<Vec<*mut Message>>);
 impl Messages {
     /// Makes a handle for the application.
     pub fn hand_out(&self, info: TagRecvInfo, body: Body) -> *mut c_void {
-        let message = Box::into_raw(Box::new(Message {
-            mark: Mark::Message,
-            info,
-            body,
-        }));
+        let message = Box::into_raw(Box::new(Message::drained(info, body)));
         lock(&self.0).push(message);
         message.cast()
     }

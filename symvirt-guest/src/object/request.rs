@@ -57,7 +57,8 @@ pub enum Kind {
     Fetch,
 }
 
-/// A receive's arguments: with the request's `param`, the recipe to post it again.
+/// A receive's arguments: with the request's `param`, the recipe to post it again. Of a send, or
+/// another operation, only `count` is valid: the bytes that it sends.
 #[derive(Clone, Copy)]
 pub struct Posting {
     pub buffer: *mut c_void,
@@ -230,6 +231,9 @@ pub unsafe fn fired(
     }
     if kind != Kind::Receive {
         worker.traffic.operation_ended();
+    }
+    if matches!(kind, Kind::Operation | Kind::SyncSend) && header.posting.count > 0 {
+        worker.traffic.sending_ended(header.posting.count);
     }
     if kind == Kind::SyncSend && worker.syncs.ended(request) == Ended::Unproved {
         return;

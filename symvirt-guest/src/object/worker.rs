@@ -76,6 +76,8 @@ pub struct Traffic {
     probed: AtomicU64,
     /// Sends, flushes, closes, receives of probed and active messages that are under way.
     operations: AtomicI64,
+    /// Bytes of the sends among them: their receivers may have to keep them.
+    sending: AtomicI64,
     /// Atomics were issued.
     atomics: AtomicBool,
 }
@@ -108,6 +110,20 @@ impl Traffic {
     #[inline(always)]
     pub fn operation_ended(&self) {
         self.operations.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A send of so many bytes is under way.
+    pub fn sending_started(&self, bytes: usize) {
+        self.sending.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    pub fn sending_ended(&self, bytes: usize) {
+        self.sending.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+
+    /// Bytes of the sends under way; under the closed gate.
+    pub fn sending(&self) -> u64 {
+        self.sending.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// Messages that have arrived in this epoch.

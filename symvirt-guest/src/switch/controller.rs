@@ -6,10 +6,10 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank, WorkerCount};
+use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank};
 
 use super::builder::Job;
-use super::drain::{NAP, PATIENCE, drain_all};
+use super::drain::{Drain, NAP, PATIENCE};
 use super::matching::{abandon_drains, attach_syncs, begin_drains, deliver_matched};
 use super::side::Side;
 use super::{Shared, swap};
@@ -17,7 +17,7 @@ use crate::channel::{Channel, ChannelError};
 use crate::gate::GATE;
 use crate::object::lock;
 use crate::process::{gang, round};
-use crate::real::real;
+use crate::spool;
 
 /// How long an application thread may stay inside UCX before the switch is vetoed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -44,16 +44,15 @@ struct Held {
     stall: Stall,
 }
 
-/// What the coordinator says when all counters are known.
-struct Totals {
-    messages: Vec<WorkerCount>,
+/// What the coordinator says when all counters are known, beside the totals.
+struct Decision {
     syncs: Vec<SyncSend>,
     barrier: bool,
 }
 
 /// How a wait inside the closed gate ended.
 enum Wait {
-    Totals(Totals),
+    Decided(Decision),
     Abort,
     Lost,
 }
@@ -134,7 +133,7 @@ impl Controller {
             ToRank::Abort { epoch } => self.abort(epoch),
             ToRank::Matched { ids } => deliver_matched(&ids),
             // Answers to a round that is over here.
-            ToRank::Expect { .. } | ToRank::Release { .. } => {}
+            ToRank::Expect { .. } | ToRank::Proceed { .. } | ToRank::Release { .. } => {}
         }
     }
 
@@ -179,14 +178,16 @@ impl Controller {
             return;
         }
         stall.gate_us = lap(start);
+        let mut drain = Drain::begin();
         self.shared.send(&FromRank::Counters {
             epoch,
             sent: gang::sent(),
             syncs: begin_drains(),
             atomics: gang::has_atomics(),
+            load: drain.load(),
         });
-        let totals = match self.wait_for_totals(epoch) {
-            Wait::Totals(totals) => totals,
+        let decision = match self.wait_for_decision(epoch, &mut drain) {
+            Wait::Decided(decision) => decision,
             end @ (Wait::Abort | Wait::Lost) => {
                 abandon_drains();
                 GATE.open();
@@ -198,10 +199,12 @@ impl Controller {
             }
         };
         stall.counters_us = lap(start) - stall.gate_us;
-        let taken = drain_all(&totals.messages);
-        let proved = attach_syncs(&totals.syncs);
+        let taken = drain.fetch();
+        let proved = attach_syncs(&decision.syncs);
         stall.drained_messages = taken.messages;
         stall.drained_bytes = taken.bytes;
+        stall.spool_bytes = spool::used();
+        stall.spool_peak = spool::peak();
         stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
         swap::take_back_receives();
         let old = swap::detach(epoch);
@@ -214,7 +217,7 @@ impl Controller {
             close_books(&mut stall, start);
             return self.finish(epoch, order, old, stall, proved);
         };
-        if totals.barrier {
+        if decision.barrier {
             self.shared.send(&FromRank::Drained { epoch, stall });
             let drained = lap(start);
             self.await_release(epoch, &old);
@@ -273,29 +276,47 @@ impl Controller {
         }
     }
 
-    /// Drives the old side until every rank has published its counters.
-    fn wait_for_totals(&self, epoch: Epoch) -> Wait {
+    /// Drives the old side until every rank has published its counters and, where space may be
+    /// short, has weighed its drain.
+    fn wait_for_decision(&self, epoch: Epoch, drain: &mut Drain) -> Wait {
         let mut idle = 0;
+        // Asked to weigh: the decision that follows, and whether ours is out.
+        let mut weighing: Option<(Decision, bool)> = None;
         loop {
-            let mut events = 0;
-            swap::each_worker(|worker| {
-                // SAFETY: the real worker in use, owned by this helper under the closed gate.
-                events += unsafe { (real().worker_progress)(worker.real()) };
-            });
-            idle = if events > 0 { 0 } else { idle + 1 };
+            idle = if drain.progress() { 0 } else { idle + 1 };
+            if let Some((_, said)) = &mut weighing
+                && !*said
+                && drain.have_arrived()
+            {
+                *said = true;
+                self.shared.send(&match drain.weigh() {
+                    Ok(()) => FromRank::Weighed { epoch },
+                    Err(error) => FromRank::Veto {
+                        epoch,
+                        reason: error.to_string(),
+                    },
+                });
+            }
             let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
             match self.shared.channel().receive(nap) {
                 Ok(Some(ToRank::Expect {
                     epoch: of,
-                    totals: messages,
+                    totals,
                     syncs,
                     barrier,
+                    weigh,
                 })) if of == epoch => {
-                    return Wait::Totals(Totals {
-                        messages,
-                        syncs,
-                        barrier,
-                    });
+                    drain.expect(&totals);
+                    let decision = Decision { syncs, barrier };
+                    if !weigh {
+                        return Wait::Decided(decision);
+                    }
+                    weighing = Some((decision, false));
+                }
+                Ok(Some(ToRank::Proceed { epoch: of })) if of == epoch => {
+                    if let Some((decision, _)) = weighing {
+                        return Wait::Decided(decision);
+                    }
                 }
                 Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),

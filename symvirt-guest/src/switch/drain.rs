@@ -1,27 +1,35 @@
 //! Emptying the old side under the closed gate: every message that was sent here in the epoch
 //! arrives, every operation of ours completes.
 //!
-//! Messages that match a posted receive complete it; the others are pulled into our own memory,
-//! which also lets their sender's rendezvous complete. Nothing is pulled before the totals are
-//! known: until then the switch may still be abandoned.
+//! ```text
+//!   begin ──► load ──► expect ──────────────────────► fetch ──► everything is here
+//!             (counters)  │ (totals)                    ▲
+//!                         └► have_arrived ──► weigh ────┘ fits
+//! ```
+//!
+//! Messages that match a posted receive complete it. The others are removed from the worker's own
+//! list as they come, and join the drained ones; only `fetch` pulls them into our memory, which
+//! also lets their sender's rendezvous complete. Until then the switch may be abandoned: dropping
+//! the drain leaves every message where the next receive finds it.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use symvirt_ffi::flags::op;
-use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
-use symvirt_ffi::ucs::{Status, StatusPtr};
-use symvirt_protocol::rank::WorkerCount;
+use symvirt_ffi::ucp::TagRecvInfo;
+use symvirt_ffi::ucs::Status;
+use symvirt_protocol::ids::WorkerId;
+use symvirt_protocol::rank::{Load, WorkerCount};
 
+use super::pull::{Owner, Pull};
 use super::side::plain_param;
 use super::swap;
-use crate::object::descriptor::Held;
-use crate::object::drained::DrainedMessage;
-use crate::object::message::{Body, Message};
+use crate::object::message::Body;
 use crate::object::worker::Worker;
 use crate::real::real;
+use crate::spool::{self, SpoolError, Writer};
 
 /// A drain that lasts longer is reported, again and again.
 const REPORT: Duration = Duration::from_secs(10);
@@ -37,41 +45,18 @@ pub struct Taken {
     pub bytes: u64,
 }
 
-/// Empties the old side of every worker.
-pub fn drain_all(totals: &[WorkerCount]) -> Taken {
-    let mut drains = Vec::new();
-    swap::each_worker(|worker| drains.push(Drain::new(worker, totals)));
-    let mut reported = Instant::now();
-    let mut idle = 0;
-    while !drains.iter().all(Drain::is_done) {
-        let mut happened = false;
-        for drain in &mut drains {
-            happened |= drain.step();
-        }
-        idle = if happened { 0 } else { idle + 1 };
-        if idle > PATIENCE {
-            std::thread::sleep(NAP);
-        }
-        if reported.elapsed() > REPORT {
-            reported = Instant::now();
-            for drain in drains.iter().filter(|drain| !drain.is_done()) {
-                crate::log::warning!("still draining: {}", drain.describe());
-            }
-        }
-    }
-    drains
-        .into_iter()
-        .map(Drain::finish)
-        .fold(Taken::default(), |all, one| Taken {
-            messages: all.messages + one.messages,
-            bytes: all.bytes + one.bytes,
-        })
+/// The drain of the whole process.
+pub struct Drain {
+    workers: Vec<WorkerDrain>,
+    writer: Writer,
 }
 
 /// The drain of one worker.
-struct Drain {
+struct WorkerDrain {
     worker: *const Worker,
     expected: u64,
+    /// So many of the drained messages have been looked at.
+    fetched: usize,
     #[allow(
         clippy::vec_box,
         reason = "UCX holds the address of each pull while the list grows"
@@ -81,149 +66,205 @@ struct Drain {
     flush: Flush,
 }
 
-/// A message on its way into our memory. Boxed: UCX holds its address.
-struct Pull {
-    info: TagRecvInfo,
-    data: Vec<u8>,
-    owner: Owner,
-    status: Status,
-    /// The real request while under way. Freeing it earlier would silence its callback.
-    request: *mut c_void,
-}
-
-/// Who waits for a message that is being pulled.
-enum Owner {
-    /// Whoever receives it by tag: it joins the drained ones.
-    Nobody,
-    /// The application has probed it.
-    Probed(*mut Message),
-    /// A handler of active messages has been told of it, or will be.
-    Told(Held),
-}
-
 impl Drain {
-    /// Starts to drain a worker, which owes its application what `totals` says.
-    pub fn new(worker: &Worker, totals: &[WorkerCount]) -> Drain {
-        let total = totals.iter().find(|total| total.worker == worker.id);
-        let expected = total.map_or(0, |total| total.count);
-        let mut drain = Drain {
-            worker,
-            expected,
-            pulls: Vec::new(),
-            flush: Flush::start(worker),
+    /// Removes what has arrived; the gate is closed.
+    pub fn begin() -> Drain {
+        let mut workers = Vec::new();
+        swap::each_worker(|worker| {
+            workers.push(WorkerDrain {
+                worker,
+                expected: 0,
+                fetched: 0,
+                pulls: Vec::new(),
+                flush: Flush(Cell::new(ptr::null_mut())),
+            });
+        });
+        let drain = Drain {
+            workers,
+            writer: Writer::default(),
         };
-        for message in worker.messages.in_real_worker() {
-            // SAFETY: handed out and not received; the gate is closed.
-            let (info, body) = unsafe { ((*message).info, &(*message).body) };
-            if let Body::Real(real_message) = *body {
-                drain.pull_tagged(real_message, info, Owner::Probed(message));
-            }
-        }
-        drain.pull_rendezvous();
+        drain.progress();
         drain
     }
 
+    /// What is known of the drain's size.
+    pub fn load(&self) -> Load {
+        let ours = || self.workers.iter();
+        Load {
+            sending: ours().map(|one| one.worker().traffic.sending()).sum(),
+            waiting: ours()
+                .flat_map(|one| one.unfetched())
+                .map(|length| length as u64)
+                .sum(),
+            room: spool::room(),
+        }
+    }
+
+    /// What the coordinator says was sent here.
+    pub fn expect(&mut self, totals: &[WorkerCount]) {
+        let totals: HashMap<WorkerId, u64> = totals
+            .iter()
+            .map(|total| (total.worker, total.count))
+            .collect();
+        for one in &mut self.workers {
+            one.expected = totals.get(&one.worker().id).copied().unwrap_or(0);
+        }
+    }
+
+    /// Drives the old side once, and removes what has arrived; whether anything happened.
+    pub fn progress(&self) -> bool {
+        self.workers
+            .iter()
+            .fold(false, |happened, one| one.progress() | happened)
+    }
+
+    /// Whether everything that was sent here has arrived, even if not fetched.
+    pub fn have_arrived(&self) -> bool {
+        self.workers.iter().all(WorkerDrain::has_arrived)
+    }
+
+    /// Makes room for all that has to be fetched.
+    ///
+    /// # Errors
+    /// It does not fit; nothing is taken up.
+    pub fn weigh(&mut self) -> Result<(), SpoolError> {
+        let lengths: Vec<usize> = self
+            .workers
+            .iter()
+            .flat_map(WorkerDrain::unfetched)
+            .collect();
+        self.writer.reserve(&lengths)
+    }
+
+    /// Empties the old side. From here on there is no way back.
+    pub fn fetch(mut self) -> Taken {
+        for one in &mut self.workers {
+            one.flush = Flush::start(one.worker());
+            one.pull_probed(&mut self.writer);
+        }
+        let mut reported = Instant::now();
+        let mut idle = 0;
+        loop {
+            let mut happened = false;
+            for one in &mut self.workers {
+                happened |= one.progress();
+                happened |= one.pull_new(&mut self.writer);
+            }
+            if self.workers.iter().all(WorkerDrain::is_done) {
+                break;
+            }
+            idle = if happened { 0 } else { idle + 1 };
+            if idle > PATIENCE {
+                std::thread::sleep(NAP);
+            }
+            if reported.elapsed() > REPORT {
+                reported = Instant::now();
+                for one in self.workers.iter().filter(|one| !one.is_done()) {
+                    crate::log::warning!("still draining: {}", one.describe());
+                }
+            }
+        }
+        self.workers
+            .into_iter()
+            .map(WorkerDrain::finish)
+            .fold(Taken::default(), |all, one| Taken {
+                messages: all.messages + one.messages,
+                bytes: all.bytes + one.bytes,
+            })
+    }
+}
+
+impl WorkerDrain {
     fn worker(&self) -> &Worker {
         // SAFETY: workers are not destroyed during a round.
         unsafe { &*self.worker }
     }
 
-    /// Drives the worker once; whether anything happened.
-    pub fn step(&mut self) -> bool {
-        let real_worker = self.worker().real();
+    fn progress(&self) -> bool {
+        let worker = self.worker();
+        let real_worker = worker.real();
         // SAFETY: the real worker in use, owned by this helper under the closed gate.
-        let mut events = unsafe { (real().worker_progress)(real_worker) };
-        events += self.pull_rendezvous();
+        let mut happened = unsafe { (real().worker_progress)(real_worker) } > 0;
         loop {
             let mut info = TagRecvInfo::default();
             // SAFETY: as above, and a place for the description.
             let found = unsafe { (real().tag_probe_nb)(real_worker, 0, 0, 1, &raw mut info) };
             if found.is_null() {
-                return events > 0;
+                return happened;
             }
-            self.worker().traffic.count_probed();
-            self.pull_tagged(found, info, Owner::Nobody);
-            events += 1;
+            worker.traffic.count_probed();
+            worker.drained.push(info, found);
+            happened = true;
         }
     }
 
-    fn pull_tagged(&mut self, message: *mut c_void, info: TagRecvInfo, owner: Owner) {
-        let real_worker = self.worker().real();
-        self.pull(info, owner, |buffer, param| {
-            // SAFETY: buffer and parameters live until the completion; a message that a probe has
-            // removed, received once.
-            unsafe { (real().tag_msg_recv_nbx)(real_worker, buffer, info.length, message, param) }
-        });
+    fn has_arrived(&self) -> bool {
+        self.worker().traffic.arrived() >= self.expected
     }
 
-    /// Pulls what came by rendezvous for handlers of active messages; returns how many.
-    fn pull_rendezvous(&mut self) -> u32 {
-        let waiting = self.worker().descriptors.begin_pulling();
-        let count = waiting.len() as u32;
-        for (held, real_descriptor, length) in waiting {
-            self.pull_active(held, real_descriptor, length);
+    /// Lengths of the messages whose bytes are to be fetched.
+    fn unfetched(&self) -> Vec<usize> {
+        let worker = self.worker();
+        let (drained, _) = worker.drained.in_real_worker(0);
+        let mut lengths = worker.descriptors.unfetched();
+        lengths.extend(drained.iter().map(|(_, _, info)| info.length));
+        for message in worker.messages.in_real_worker() {
+            // SAFETY: handed out and not received; the gate is closed.
+            lengths.push(unsafe { (*message).info.length });
         }
-        count
+        lengths
     }
 
-    fn pull_active(&mut self, held: Held, real_descriptor: *mut c_void, length: usize) {
-        let real_worker = self.worker().real();
-        let info = TagRecvInfo {
-            sender_tag: 0,
-            length,
-        };
-        self.pull(info, Owner::Told(held), |buffer, param| {
-            // SAFETY: as above; a descriptor that our callback has kept, fetched once.
+    /// Pulls what the application has probed and not received.
+    fn pull_probed(&mut self, writer: &mut Writer) {
+        // SAFETY: workers are not destroyed during a round.
+        let worker = unsafe { &*self.worker };
+        for message in worker.messages.in_real_worker() {
+            // SAFETY: as above: removed by the probe, received once.
             unsafe {
-                (real().am_recv_data_nbx)(real_worker, real_descriptor, buffer, length, param)
+                if let Body::Real(real_message) = (*message).body {
+                    let data = writer.block((*message).info.length);
+                    let owner = Owner::Probed(message);
+                    self.pulls
+                        .push(Pull::tagged(worker, real_message, data, owner));
+                }
             }
-        });
+        }
     }
 
-    /// Lets `start` receive into memory of ours.
-    fn pull(
-        &mut self,
-        info: TagRecvInfo,
-        owner: Owner,
-        start: impl FnOnce(*mut c_void, *const RequestParam) -> StatusPtr,
-    ) {
-        let data = vec![0; info.length];
-        let mut pull = Box::new(Pull {
-            info,
-            data,
-            owner,
-            status: Status::INPROGRESS,
-            request: ptr::null_mut(),
-        });
-        let param = RequestParam {
-            cb: on_pulled as *const c_void,
-            user_data: (&raw mut *pull).cast(),
-            ..plain_param(op::CALLBACK | op::USER_DATA | op::NO_IMM_CMPL)
-        };
-        let result = start(pull.data.as_mut_ptr().cast(), &raw const param);
-        match result.request() {
-            None => pull.status = result.status(),
-            Some(request) if pull.status == Status::INPROGRESS => pull.request = request,
-            // SAFETY: complete, and freed once.
-            Some(request) => unsafe { (real().request_free)(request) },
+    /// Pulls what has joined the drained messages, or come by rendezvous for handlers of active
+    /// messages; whether there was any.
+    fn pull_new(&mut self, writer: &mut Writer) -> bool {
+        // SAFETY: workers are not destroyed during a round.
+        let worker = unsafe { &*self.worker };
+        let before = self.pulls.len();
+        let (drained, end) = worker.drained.in_real_worker(self.fetched);
+        self.fetched = end;
+        for (position, real_message, info) in drained {
+            let (data, owner) = (writer.block(info.length), Owner::Drained(position));
+            // SAFETY: the gate is closed; removed by a probe of ours, and pulled once.
+            let pull = unsafe { Pull::tagged(worker, real_message, data, owner) };
+            self.pulls.push(pull);
         }
-        self.pulls.push(pull);
+        for (held, descriptor, length) in worker.descriptors.begin_pulling() {
+            let data = writer.block(length);
+            // SAFETY: as above; kept by our callback.
+            let pull = unsafe { Pull::active(worker, descriptor, data, held) };
+            self.pulls.push(pull);
+        }
+        self.pulls.len() > before
     }
 
     /// Whether the old side is empty.
-    pub fn is_done(&self) -> bool {
-        let traffic = &self.worker().traffic;
-        traffic.arrived() >= self.expected
+    fn is_done(&self) -> bool {
+        self.has_arrived()
             && self.flush.is_done()
-            && traffic.operations() == 0
-            && self
-                .pulls
-                .iter()
-                .all(|pull| pull.status != Status::INPROGRESS)
+            && self.worker().traffic.operations() == 0
+            && self.pulls.iter().all(|pull| pull.is_done())
     }
 
     /// Where it stands, for a person.
-    pub fn describe(&self) -> String {
+    fn describe(&self) -> String {
         let traffic = &self.worker().traffic;
         format!(
             "worker {}: {} of {} messages arrived, {} operations and {} pulls under way",
@@ -231,50 +272,22 @@ impl Drain {
             traffic.arrived(),
             self.expected,
             traffic.operations(),
-            self.pulls
-                .iter()
-                .filter(|pull| pull.status == Status::INPROGRESS)
-                .count(),
+            self.pulls.iter().filter(|pull| !pull.is_done()).count(),
         )
     }
 
     /// Puts what was pulled where the application will look for it.
-    pub fn finish(self) -> Taken {
-        let mut taken = Taken::default();
-        let worker = self.worker();
-        if worker.traffic.arrived() > self.expected {
+    fn finish(self) -> Taken {
+        if self.worker().traffic.arrived() > self.expected {
             crate::log::error!("more messages arrived than were sent: {}", self.describe());
         }
-        for pull in self.pulls {
-            let Pull {
-                info,
-                data,
-                owner,
-                status,
-                ..
-            } = *pull;
-            if status != Status::OK {
-                crate::log::error!(
-                    "a message of {} bytes was lost in the drain: {status}",
-                    info.length
-                );
-            }
-            taken.messages += 1;
-            taken.bytes += data.len() as u64;
-            // SAFETY: workers are not destroyed during a round.
-            let worker = unsafe { &*self.worker };
-            match owner {
-                // SAFETY: still handed out: the gate has been closed since.
-                Owner::Probed(message) => unsafe { (*message).body = Body::Drained(data) },
-                Owner::Told(held) => worker.descriptors.fill(held, data),
-                Owner::Nobody => worker.drained.push(DrainedMessage {
-                    info,
-                    data,
-                    syncs: Vec::new(),
-                }),
-            }
-        }
-        taken
+        // SAFETY: workers are not destroyed during a round.
+        let worker = unsafe { &*self.worker };
+        let lengths = self.pulls.into_iter().map(|pull| pull.finish(worker));
+        lengths.fold(Taken::default(), |taken, length| Taken {
+            messages: taken.messages + 1,
+            bytes: taken.bytes + length,
+        })
     }
 }
 
@@ -310,21 +323,5 @@ impl Flush {
         unsafe { (real().request_free)(request) };
         self.0.set(ptr::null_mut());
         true
-    }
-}
-
-/// Of both kinds of message: the description or the length is not looked at.
-unsafe extern "C" fn on_pulled(
-    _: *mut c_void,
-    status: Status,
-    _info: *const c_void,
-    user_data: *mut c_void,
-) {
-    // SAFETY: `user_data` is the pull, boxed until it completes.
-    let pull = unsafe { &mut *user_data.cast::<Pull>() };
-    pull.status = status;
-    if !pull.request.is_null() {
-        // SAFETY: complete, and freed once: an inline completion comes before the request is kept.
-        unsafe { (real().request_free)(pull.request) };
     }
 }

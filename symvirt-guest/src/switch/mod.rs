@@ -12,7 +12,7 @@
 //! | [`builder`] | what takes long and may go on beside the job |
 //! | [`side`], [`hello`] | a real side under construction: contexts, workers, endpoints wired up |
 //! | [`exposure`] | registered memory, and the keys to that of peers, on such a side |
-//! | [`drain`], [`matching`] | emptying the old side; synchronous sends meanwhile |
+//! | [`drain`], [`pull`], [`matching`] | emptying the old side; synchronous sends meanwhile |
 //! | [`swap`] | the change-over itself, under the closed gate |
 //!
 //! A real worker has one owner at a time: the application, or one of the helpers. Ownership
@@ -24,6 +24,7 @@ mod drain;
 mod exposure;
 mod hello;
 mod matching;
+mod pull;
 mod side;
 mod swap;
 
@@ -94,6 +95,7 @@ pub enum StartError {
 pub fn start() -> Result<Helpers, StartError> {
     let channel = Channel::connect()?;
     announce().map_err(StartError::Membarrier)?;
+    crate::spool::read_settings();
     let welcome = join(&channel)?;
     gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);
     static HANDLERS: Once = Once::new();

@@ -9,7 +9,7 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::begin::{begin, discard, note};
 use super::receive::{fill, finish};
-use super::send::{fired, operation, operation_ended_by};
+use super::send::{Payload, fired, sending, sending_ended_by};
 use crate::object::descriptor::{Content, Descriptor};
 use crate::object::endpoint::Endpoint;
 use crate::object::handlers::WIDE;
@@ -41,9 +41,9 @@ pub unsafe fn send(
     unsafe {
         let worker = &*endpoint.worker;
         let Head { id, header, length } = head;
-        let to = endpoint.real();
+        let (to, payload) = (endpoint.real(), Payload { buffer, count });
         let result = match trailer(endpoint, id, param) {
-            None => operation(worker, param, |told| {
+            None => sending(worker, param, payload, |told| {
                 (real().am_send_nbx)(to, id, header, length, buffer, count, told)
             }),
             Some(trailer) => {
@@ -53,7 +53,8 @@ pub unsafe fn send(
                 };
                 let (header, length) = (whole.as_ptr().cast(), whole.len());
                 let id = id.min(WIDE.into());
-                operation_ended_by(on_sent as *const c_void, worker, param, |told| {
+                let callback = on_sent as *const c_void;
+                sending_ended_by(callback, worker, param, payload, |told| {
                     let request = (*told).user_data.cast::<Request>();
                     worker.headers.keep(request, whole);
                     let result = (real().am_send_nbx)(to, id, header, length, buffer, count, told);

@@ -177,15 +177,15 @@ pub unsafe fn receive(
     let shared = worker.shared;
     // SAFETY: by the caller's promise; the header is exclusively ours until it is posted.
     unsafe {
+        if !worker.drained.is_empty()
+            && let Some(found) = worker.drained.take(tag, mask)
+        {
+            let message = Message::drained(found.info, found.body);
+            return receive_message(worker, buffer, count, message, param);
+        }
         let request = begin(worker, param, on_received as *const c_void, shared);
         (*request).param.op_attr_mask |= op::NO_IMM_CMPL;
         note(request, param, (*param).op_attr_mask, Kind::Receive);
-        if !worker.drained.is_empty()
-            && let Some(message) = worker.drained.take(tag, mask)
-        {
-            fill(request, buffer, count, message.info, &message.data);
-            return finish(request, Kind::Receive);
-        }
         start(worker, request, buffer, count, tag, mask, shared)
     }
 }

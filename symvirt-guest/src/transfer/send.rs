@@ -10,6 +10,7 @@ use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::begin::{begin, discard, note, tell};
+use crate::object::datatype;
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
 use crate::object::worker::Worker;
@@ -36,7 +37,23 @@ pub unsafe fn fired(request: *mut Request, status: Status, kind: Kind) {
     }
 }
 
-/// Starts an operation other than a receive: `call` calls the real library.
+/// What an operation sends.
+#[derive(Clone, Copy)]
+pub struct Payload {
+    pub buffer: *const c_void,
+    /// Elements of the parameters' datatype.
+    pub count: usize,
+}
+
+impl Payload {
+    /// Nothing that a receiver would have to keep.
+    pub const NONE: Payload = Payload {
+        buffer: std::ptr::null(),
+        count: 0,
+    };
+}
+
+/// Starts an operation other than a receive or a send: `call` calls the real library.
 ///
 /// # Safety
 /// Inside the gate; `call` passes its argument on to a real operation on `worker`, and `param` is
@@ -47,17 +64,32 @@ pub unsafe fn operation(
     call: impl FnOnce(*const RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
-    unsafe { operation_ended_by(on_done as *const c_void, worker, param, call) }
+    unsafe { sending(worker, param, Payload::NONE, call) }
 }
 
-/// Starts an operation that completes by this callback of ours, which calls [`fired`].
+/// As [`operation`], of a send.
 ///
 /// # Safety
-/// As [`operation`].
-pub unsafe fn operation_ended_by(
+/// As [`operation`]; `payload` is what the application sends.
+pub unsafe fn sending(
+    worker: &Worker,
+    param: *const RequestParam,
+    payload: Payload,
+    call: impl FnOnce(*const RequestParam) -> StatusPtr,
+) -> StatusPtr {
+    // SAFETY: by the caller's promise.
+    unsafe { sending_ended_by(on_done as *const c_void, worker, param, payload, call) }
+}
+
+/// Starts a send that completes by this callback of ours, which calls [`fired`].
+///
+/// # Safety
+/// As [`sending`].
+pub unsafe fn sending_ended_by(
     callback: *const c_void,
     worker: &Worker,
     param: *const RequestParam,
+    payload: Payload,
     call: impl FnOnce(*const RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
@@ -67,7 +99,7 @@ pub unsafe fn operation_ended_by(
         match result.request() {
             None => discard(worker, request, result.status(), worker.shared),
             Some(real) => {
-                return started(worker, request, real, param, Kind::Operation);
+                return started(worker, request, real, param, payload, Kind::Operation);
             }
         }
         result
@@ -84,14 +116,26 @@ unsafe fn started(
     request: *mut Request,
     real_request: *mut c_void,
     param: *const RequestParam,
+    payload: Payload,
     kind: Kind,
 ) -> StatusPtr {
     let shared = worker.shared;
     // SAFETY: by the caller's promise; what has fired already is delivered here, on an
     // application thread.
     unsafe {
-        note(request, param, (*param).op_attr_mask, kind);
-        if !request::returned(request, worker, real_request, kind, shared) {
+        let asked = (*param).op_attr_mask;
+        note(request, param, asked, kind);
+        let bytes = match (payload.count, asked & op::DATATYPE) {
+            (0, _) => 0,
+            (count, 0) => count,
+            (count, _) => datatype::length(payload.buffer, count, (*param).datatype) as usize,
+        };
+        (*request).posting.count = bytes;
+        if request::returned(request, worker, real_request, kind, shared) {
+            if bytes > 0 {
+                worker.traffic.sending_started(bytes);
+            }
+        } else {
             if kind == Kind::SyncSend {
                 worker.syncs.forget(request);
             }
@@ -131,7 +175,7 @@ pub unsafe fn send_short(
             return result;
         }
         if result.request().is_some() {
-            return started_short(endpoint, result, param);
+            return started_short(endpoint, result, Payload { buffer, count }, param);
         }
         result
     }
@@ -143,6 +187,7 @@ pub unsafe fn send_short(
 unsafe fn started_short(
     endpoint: &Endpoint,
     result: StatusPtr,
+    payload: Payload,
     param: *const RequestParam,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
@@ -156,7 +201,7 @@ unsafe fn started_short(
         } else {
             Request::behind((*param).request)
         };
-        started(worker, request, result.0, param, Kind::Operation)
+        started(worker, request, result.0, param, payload, Kind::Operation)
     }
 }
 
@@ -177,7 +222,8 @@ pub unsafe fn send(
         if !worker.shared && worker.pool.spare().is_null() {
             worker.pool.take_spare(worker);
         }
-        let result = operation(worker, param, |told| {
+        let payload = Payload { buffer, count };
+        let result = sending(worker, param, payload, |told| {
             (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, told)
         });
         if result.request().is_some() || result == StatusPtr::OK {
@@ -216,6 +262,7 @@ pub unsafe fn send_sync(
             return result;
         };
         endpoint.count_sent(worker.shared);
-        started(worker, request, real, param, Kind::SyncSend)
+        let payload = Payload { buffer, count };
+        started(worker, request, real, param, payload, Kind::SyncSend)
     }
 }

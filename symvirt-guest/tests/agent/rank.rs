@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use symvirt_protocol::frame::{self, Decoder};
 use symvirt_protocol::ids::{ProcId, WorkerId};
-use symvirt_protocol::rank::{Blob, FromRank, Join, Stall, ToRank, Welcome, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Join, Load, Stall, ToRank, Welcome, WorkerCount};
 
 /// Longest wait for anything in these tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,8 +97,15 @@ impl Rank {
                 sent: vec![WorkerCount { worker, count: 3 }],
                 syncs: Vec::new(),
                 atomics: false,
+                load: Load {
+                    room: u64::MAX,
+                    ..Load::default()
+                },
             },
-            ToRank::Expect { epoch, .. } => {
+            ToRank::Expect {
+                epoch, weigh: true, ..
+            } => FromRank::Weighed { epoch },
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
                 let stall = Stall {
                     total_us: 100,
                     drain_us: 50,

@@ -17,6 +17,9 @@
 //!
 //! * No `Commit` before every member is `Ready`, no `Expect` before every `Counters`, no
 //!   `Release` before every `Drained`.
+//! * Where what is in flight might not fit into some rank's spool, the phase Weigh stands between
+//!   Commit and Drain: no `Proceed` before every `Weighed`, and one rank's veto undoes the switch
+//!   on all. Otherwise the drain costs one exchange less and cannot be refused.
 //! * Totals per receiving worker are those of all members plus those of ranks that left in the
 //!   closing epoch.
 //! * A rank that joins during a switch is parked until it ends; one that leaves before `Expect`
@@ -356,6 +359,7 @@ impl Gang {
             | FromRank::Ready { .. }
             | FromRank::Veto { .. }
             | FromRank::Counters { .. }
+            | FromRank::Weighed { .. }
             | FromRank::Drained { .. }
             | FromRank::Released { .. }
             | FromRank::Opened { .. }

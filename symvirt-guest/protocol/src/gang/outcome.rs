@@ -211,6 +211,8 @@ pub enum Phase {
     WireUp,
     /// For `Counters`.
     Commit,
+    /// For `Weighed`.
+    Weigh,
     /// For `Drained`.
     Drain,
     /// For `Released`.
@@ -229,6 +231,7 @@ impl fmt::Display for Phase {
             Phase::Prepare => "prepare",
             Phase::WireUp => "wire-up",
             Phase::Commit => "commit",
+            Phase::Weigh => "weigh",
             Phase::Drain => "drain",
             Phase::Release => "release",
             Phase::Held => "hold",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gang::outcome::{Phase, RankStall, Reason};
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{Blob, SwitchOrder, SyncSend};
+use crate::rank::{Blob, Load, SwitchOrder, SyncSend};
 use crate::transport::Interconnect;
 
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Round {
     pub syncs: Vec<SyncSend>,
     /// Gates stay closed until every rank has drained.
     pub barrier: bool,
+    /// What the ranks know of the size of the drain.
+    pub loads: Vec<Load>,
     pub stalls: Vec<RankStall>,
     pub slowest_release_us: u64,
     /// Break-before-make: every rank has released; an abort from here on leads back to the hold.
@@ -59,6 +61,7 @@ impl Round {
             sent: BTreeMap::new(),
             syncs: Vec::new(),
             barrier: false,
+            loads: Vec::new(),
             stalls: Vec::new(),
             slowest_release_us: 0,
             held: false,
@@ -78,10 +81,19 @@ impl Round {
         self.reported = false;
     }
 
+    /// Whether what waits for its receive might not fit into some rank's spool.
+    pub fn is_tight(&self) -> bool {
+        let sending = self
+            .loads
+            .iter()
+            .fold(0, |all: u64, load| all.saturating_add(load.sending));
+        self.loads.iter().any(|load| load.is_tight(sending))
+    }
+
     /// Whether `Abort` still undoes everything.
     pub fn can_abort(&self) -> bool {
         match self.phase {
-            Phase::Prepare | Phase::WireUp | Phase::Commit => true,
+            Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh => true,
             Phase::Drain | Phase::Release | Phase::Held | Phase::Open | Phase::Abort => false,
         }
     }

@@ -39,7 +39,8 @@ impl Gang {
                 epoch,
                 order: round.order,
             }),
-            Phase::Drain => {
+            Phase::Drain if round.is_tight() => Some(ToRank::Proceed { epoch }),
+            Phase::Weigh | Phase::Drain => {
                 let mut sent = std::mem::take(&mut round.sent);
                 self.roster.add_departed_of(self.epoch, &mut sent);
                 Some(ToRank::Expect {
@@ -47,6 +48,7 @@ impl Gang {
                     totals: to_counts(sent),
                     syncs: std::mem::take(&mut round.syncs),
                     barrier: round.barrier,
+                    weigh: phase == Phase::Weigh,
                 })
             }
             Phase::Release => Some(ToRank::Release { epoch }),
@@ -96,9 +98,10 @@ impl Gang {
                 add_counts(&mut round.hellos, &hellos);
             }
             (Phase::WireUp, FromRank::Ready { epoch }) if this(epoch) => {}
-            (Phase::Prepare | Phase::WireUp | Phase::Commit, FromRank::Veto { epoch, reason })
-                if this(epoch) =>
-            {
+            (
+                Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh,
+                FromRank::Veto { epoch, reason },
+            ) if this(epoch) => {
                 let rank = member.name();
                 self.abandon(Abort::Retry(Reason::Veto { rank, reason }), effects);
                 return;
@@ -110,13 +113,16 @@ impl Gang {
                     sent,
                     mut syncs,
                     atomics,
+                    load,
                 },
             ) if this(epoch) => {
+                round.loads.push(load);
                 round.barrier |= atomics && round.order == SwitchOrder::MakeBeforeBreak;
                 add_counts(&mut round.sent, &sent);
                 syncs.retain(|sync| sync.sender == process);
                 round.syncs.append(&mut syncs);
             }
+            (Phase::Weigh, FromRank::Weighed { epoch }) if this(epoch) => {}
             (Phase::Drain, FromRank::Drained { epoch, stall }) if this(epoch) => {
                 round.stalls.push(RankStall {
                     rank: member.name(),
@@ -176,7 +182,8 @@ impl Gang {
                 self.announce(Outcome::Voted { epoch, ranks }, effects);
                 self.enter(next, effects);
             }
-            Phase::Commit => self.enter(Phase::Drain, effects),
+            Phase::Commit if round.is_tight() => self.enter(Phase::Weigh, effects),
+            Phase::Commit | Phase::Weigh => self.enter(Phase::Drain, effects),
             Phase::Drain => {
                 let order = round.order;
                 if !round.barrier {
@@ -346,7 +353,7 @@ impl Gang {
         let guest = guest.clone();
         let reason = Reason::AgentLost { guest, phase };
         match phase {
-            Phase::Prepare | Phase::WireUp | Phase::Commit => {
+            Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh => {
                 self.abandon(Abort::Retry(reason), effects);
             }
             // Its ranks may not have heard of it: say it again.
@@ -383,9 +390,15 @@ impl Gang {
                 self.report_failure(reason, effects);
                 return;
             }
-            (Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Held | Phase::Abort, _) => {
-                return;
-            }
+            (
+                Phase::Prepare
+                | Phase::WireUp
+                | Phase::Commit
+                | Phase::Weigh
+                | Phase::Held
+                | Phase::Abort,
+                _,
+            ) => return,
         }
         round.waiting.remove(&process);
         self.advance_if_complete(effects);

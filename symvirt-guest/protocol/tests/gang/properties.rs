@@ -15,6 +15,7 @@ enum Act {
     Leave(u64),
     Kill(u64),
     Veto(u64),
+    Fill(u64, bool),
     Spawn(usize),
     Switch(bool),
     Rebuild,
@@ -30,6 +31,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (1..9u64).prop_map(Act::Leave),
         1 => (1..9u64).prop_map(Act::Kill),
         1 => (1..9u64).prop_map(Act::Veto),
+        3 => (1..9u64, any::<bool>()).prop_map(|(process, beyond)| Act::Fill(process, beyond)),
         2 => any::<usize>().prop_map(Act::Spawn),
         6 => any::<bool>().prop_map(Act::Switch),
         3 => Just(Act::Rebuild),
@@ -68,6 +70,13 @@ proptest! {
                 Act::Veto(process) => {
                     if let Some(rank) = world.ranks.get_mut(&ProcId(process)) {
                         rank.veto_next = true;
+                    }
+                }
+                Act::Fill(process, beyond) => {
+                    if let Some(rank) = world.ranks.get_mut(&ProcId(process)) {
+                        // The same act again empties the spool.
+                        rank.load.room = !rank.load.room;
+                        rank.overflows = rank.load.room == 0 && beyond;
                     }
                 }
                 Act::Spawn(guest) => { world.spawn(guest % guests); }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
-use symvirt_protocol::rank::{Blob, FromRank, Join, Stall, SwitchOrder, ToRank, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Join, Load, Stall, SwitchOrder, ToRank, WorkerCount};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 #[derive(Debug)]
@@ -24,6 +24,10 @@ pub struct Rank {
     /// What its counters said when the gate closed.
     counted: BTreeMap<ProcId, u64>,
     pub veto_next: bool,
+    /// What it says of its coming drain.
+    pub load: Load,
+    /// It finds that the drain does not fit.
+    pub overflows: bool,
     /// Its program issues atomics.
     pub atomics: bool,
     pub heard: Vec<&'static str>,
@@ -126,6 +130,11 @@ impl World {
                 sent: BTreeMap::new(),
                 counted: BTreeMap::new(),
                 veto_next: false,
+                load: Load {
+                    room: u64::MAX,
+                    ..Load::default()
+                },
+                overflows: false,
                 atomics: process.0 % 5 == 4,
                 heard: Vec::new(),
             },
@@ -251,6 +260,7 @@ impl World {
                     order: SwitchOrder::MakeBeforeBreak,
                 } => (*epoch, "ready"),
                 ToRank::Expect { epoch, .. } => (*epoch, "counters"),
+                ToRank::Proceed { epoch } => (*epoch, "weighed"),
                 ToRank::Release { epoch } => (*epoch, "drained"),
                 ToRank::Open { epoch } => (*epoch, "ready"),
                 _ => continue,
@@ -354,7 +364,7 @@ impl World {
             return;
         }
         match message {
-            ToRank::Welcome(welcome) => {
+            ToRank::Welcome(ref welcome) => {
                 rank.heard.push("welcome");
                 rank.welcomed = true;
                 rank.epoch = welcome.epoch;
@@ -390,7 +400,7 @@ impl World {
                 rank.heard.push("commit");
                 rank.held = true;
                 rank.counted = rank.sent.clone();
-                let (sent, atomics) = (counts(&rank.sent), rank.atomics);
+                let (sent, atomics, load) = (counts(&rank.sent), rank.atomics, rank.load);
                 self.answer(
                     process,
                     epoch,
@@ -400,13 +410,34 @@ impl World {
                         sent,
                         syncs: Vec::new(),
                         atomics,
+                        load,
                     },
                 );
             }
-            ToRank::Expect { epoch, totals, .. } => {
-                rank.heard.push("expect");
-                let closing = rank.epoch;
+            ToRank::Expect {
+                epoch,
+                totals,
+                weigh: true,
+                ..
+            } => {
+                rank.heard.push("weigh");
+                let (closing, overflows) = (rank.epoch, rank.overflows);
                 self.check_totals(process, closing, &totals);
+                if overflows {
+                    let reason = "the spool is too small".into();
+                    self.say(process, FromRank::Veto { epoch, reason });
+                } else {
+                    self.answer(process, epoch, "weighed", FromRank::Weighed { epoch });
+                }
+            }
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
+                if let ToRank::Expect { totals, .. } = &message {
+                    rank.heard.push("expect");
+                    let closing = rank.epoch;
+                    self.check_totals(process, closing, totals);
+                } else {
+                    rank.heard.push("proceed");
+                }
                 let stall = Stall::default();
                 self.answer(
                     process,

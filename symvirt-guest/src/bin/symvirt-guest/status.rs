@@ -90,8 +90,15 @@ fn describe(status: &AgentStatus) -> String {
             .map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let state = if rank.member { "member" } else { "waiting" };
         line(format_args!(
-            "  rank {number:<4} pid {:<7} {:<16} {state}, epoch {}, UCX {}, last said {}",
-            rank.pid, rank.program, rank.epoch, rank.ucx_version, rank.said
+            "  rank {number:<4} pid {:<7} {:<16} {state}, epoch {}, UCX {}, last said {}, \
+             spool {} bytes, peak {}",
+            rank.pid,
+            rank.program,
+            rank.epoch,
+            rank.ucx_version,
+            rank.said,
+            rank.spool_bytes,
+            rank.spool_peak
         ));
     }
     for device in &status.devices.verbs {

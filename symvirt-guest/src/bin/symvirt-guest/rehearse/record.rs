@@ -174,6 +174,8 @@ struct Times {
     switch_us: Spread,
     drained_messages: u64,
     drained_bytes: u64,
+    /// The most bytes that one rank kept in its spool.
+    spool_peak: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, PartialEq)]
@@ -223,6 +225,10 @@ impl Times {
             switch_us: Spread::of(switches.iter().map(|switch| switch.total_us)),
             drained_messages: stalls().map(|stall| stall.drained_messages).sum(),
             drained_bytes: stalls().map(|stall| stall.drained_bytes).sum(),
+            spool_peak: stalls()
+                .map(|stall| stall.spool_peak)
+                .max()
+                .unwrap_or_default(),
         }
     }
 }
@@ -310,8 +316,8 @@ impl fmt::Display for Times {
         }
         writeln!(
             f,
-            "  drained {} messages, {} bytes, in {} switches",
-            self.drained_messages, self.drained_bytes, self.switches
+            "  drained {} messages, {} bytes, in {} switches; at most {} bytes in one rank's spool",
+            self.drained_messages, self.drained_bytes, self.switches, self.spool_peak
         )
     }
 }

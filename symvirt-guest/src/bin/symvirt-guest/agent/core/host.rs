@@ -133,7 +133,10 @@ impl Core {
                     round.table.clone_from(table);
                 }
             }
-            ToRank::Expect { epoch, .. } | ToRank::Open { epoch } => {
+            ToRank::Expect {
+                epoch, weigh: true, ..
+            } => self.round_reaches(*epoch, Progress::Undoable),
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } | ToRank::Open { epoch } => {
                 self.round_reaches(*epoch, Progress::Decided);
             }
             ToRank::Abort { .. } => self.round = None,

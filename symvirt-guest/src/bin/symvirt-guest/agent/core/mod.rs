@@ -60,6 +60,14 @@ struct Rank {
     epoch: Epoch,
     since: Instant,
     said: &'static str,
+    spool: Spool,
+}
+
+/// A rank's spool, as it told at its last switch, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spool {
+    bytes: u64,
+    peak: u64,
 }
 
 /// How far a switch has come, as far as it passed through here.
@@ -67,7 +75,7 @@ struct Rank {
 enum Progress {
     /// `Abort` undoes it.
     Undoable,
-    /// `Expect` was passed on.
+    /// `Expect` was passed on, or `Proceed` if the drain is weighed.
     Decided,
 }
 
@@ -177,6 +185,8 @@ impl Core {
             member: rank.member,
             epoch: rank.epoch,
             said: rank.said.to_owned(),
+            spool_bytes: rank.spool.bytes,
+            spool_peak: rank.spool.peak,
         };
         self.ranks.iter().map(status).collect()
     }

@@ -7,7 +7,7 @@ use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::ProcId;
 use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Welcome};
 
-use super::{ConnId, Core, GATHER, Host, MAX_DEPARTED, Output, Rank};
+use super::{ConnId, Core, GATHER, Host, MAX_DEPARTED, Output, Rank, Spool};
 
 impl Core {
     /// A rank says something. Its first message must be `Join`.
@@ -53,6 +53,7 @@ impl Core {
             epoch,
             since: now,
             said: "Join",
+            spool: Spool::default(),
         };
         self.ranks.insert(process, rank);
         self.by_conn.insert(conn, process);
@@ -94,7 +95,11 @@ impl Core {
         rank.said = said;
         let order = self.round.as_ref().map(|round| round.order);
         let urgent = match &message {
-            FromRank::Drained { epoch, .. } => {
+            FromRank::Drained { epoch, stall } => {
+                rank.spool = Spool {
+                    bytes: stall.spool_bytes,
+                    peak: stall.spool_peak,
+                };
                 if order == Some(SwitchOrder::MakeBeforeBreak) {
                     rank.epoch = *epoch;
                 }
@@ -119,6 +124,7 @@ impl Core {
             FromRank::Published { .. }
             | FromRank::Ready { .. }
             | FromRank::Counters { .. }
+            | FromRank::Weighed { .. }
             | FromRank::Matched { .. }
             | FromRank::Released { .. }
             | FromRank::Aborted { .. } => false,
@@ -174,6 +180,7 @@ fn name_of(message: &FromRank) -> &'static str {
         FromRank::Ready { .. } => "Ready",
         FromRank::Veto { .. } => "Veto",
         FromRank::Counters { .. } => "Counters",
+        FromRank::Weighed { .. } => "Weighed",
         FromRank::Matched { .. } => "Matched",
         FromRank::Drained { .. } => "Drained",
         FromRank::Released { .. } => "Released",
