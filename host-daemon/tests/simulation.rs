@@ -4,7 +4,7 @@
 
 mod simulated;
 
-use simulated::{Fault, Job, Place, Setting, check, run};
+use simulated::{Fault, Job, Place, Setting, Source, Vm, check, run};
 use symvirt_host::operation::{Mode, Phase};
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +131,26 @@ async fn a_link_that_never_comes_up_leaves_the_job_running_on_fallback() {
         assert_eq!(ended.world.job, Job::Fallback);
         assert!(ended.state.reason().unwrap().contains("no active port"));
         assert!(ended.world.handed_over, "the gang is where it was to go");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn vms_that_are_stopped_in_vain_run_again_and_cross_later_or_not_at_all() {
+    for (times, phase) in [(1, Phase::Done), (3, Phase::Done), (9, Phase::RolledBack)] {
+        let setting = Setting {
+            mode: Mode::Live,
+            ranks: true,
+            source_hca: true,
+            destination_hca: true,
+        };
+        let ended = run(setting, Some(Fault::Lingers(times)), None).await;
+        check(setting, &ended, "a VM lingers");
+        assert_eq!(ended.state.phase, phase, "{times}: {:?}", ended.state);
+        let runs = |vm: &Vm| vm.source == Source::Running;
+        if phase == Phase::RolledBack {
+            assert!(ended.world.vms.values().all(runs), "{:?}", ended.world);
+            assert!(ended.state.reason().unwrap().contains("did not converge"));
+        }
     }
 }
 

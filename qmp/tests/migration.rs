@@ -131,6 +131,85 @@ async fn a_migration_pauses_before_the_switchover_and_continues_when_told() {
 }
 
 #[tokio::test]
+async fn a_migration_that_awaits_the_stop_iterates_until_the_machine_is_stopped() {
+    let folder = folder();
+    let content = Content::new(&folder, 4 << 20);
+    let load = content.arguments();
+    let load: Vec<&str> = load.iter().map(String::as_str).collect();
+    let source = Machine::start(&folder, "source", &load).await;
+    let target = Machine::waiting(&folder, "target", &load).await;
+    source.run().await;
+    let there = Settings {
+        pause_before_switchover: true,
+        ..Settings::live()
+    };
+    let here = Settings {
+        await_stop: true,
+        ..there.clone()
+    };
+    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &there)
+        .await
+        .unwrap();
+    let outgoing = Outgoing::start(&source.qmp, &endpoint, &here, OFTEN)
+        .await
+        .unwrap();
+
+    // Nothing dirties its memory: without the word to stop it would be over after one pass.
+    let ready = outgoing
+        .wait_until(LIMIT, |progress| progress.passes > 50)
+        .await
+        .unwrap();
+    assert_eq!(ready.status, Status::active);
+    assert_eq!(source.status().await, RunState::running);
+
+    assert!(outgoing.stop_machine().await.unwrap().is_some());
+    outgoing.wait_for_switchover(LIMIT).await.unwrap();
+    outgoing.continue_switchover().await.unwrap();
+    outgoing.finish(LIMIT).await.unwrap();
+    incoming.finish(LIMIT).await.unwrap();
+    assert_eq!(target.status().await, RunState::paused);
+    content.assert_in(&target, folder.path()).await;
+    target.run().await;
+    assert_eq!(target.status().await, RunState::running);
+}
+
+#[tokio::test]
+async fn a_stopped_machine_that_runs_again_goes_on_iterating() {
+    let folder = folder();
+    let source = Machine::start(&folder, "source", &[]).await;
+    let target = Machine::waiting(&folder, "target", &[]).await;
+    source.run().await;
+    let slow = Settings {
+        pause_before_switchover: true,
+        await_stop: true,
+        ..crawling()
+    };
+    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &Settings::live())
+        .await
+        .unwrap();
+    let outgoing = Outgoing::start(&source.qmp, &endpoint, &slow, OFTEN)
+        .await
+        .unwrap();
+    outgoing
+        .wait_until(LIMIT, |progress| progress.remaining > 0)
+        .await
+        .unwrap();
+    outgoing.stop_machine().await.unwrap();
+    source.run().await;
+    outgoing.set_bandwidth(0).await.unwrap();
+    let more = outgoing
+        .wait_until(LIMIT, |progress| progress.passes > 50)
+        .await
+        .unwrap();
+    assert_eq!(more.status, Status::active);
+    assert_eq!(outgoing.cancel(LIMIT).await.unwrap(), Cancelled::StillHere);
+    assert_eq!(source.status().await, RunState::running);
+    assert!(incoming.finish(LIMIT).await.is_err());
+}
+
+#[tokio::test]
 async fn a_migration_cancelled_before_the_switchover_leaves_the_source_running() {
     let folder = folder();
     let source = Machine::start(&folder, "source", &[]).await;

@@ -67,6 +67,11 @@ const FILES: &[(&str, u32, &str)] = &[
         0o644,
         include_str!("../../guest/90-symvirt-hca.rules"),
     ),
+    (
+        "etc/sysctl.d/90-symvirt.conf",
+        0o644,
+        include_str!("../../../packaging/guest/90-symvirt.conf"),
+    ),
     // Keeps the kernel's name rxe0; the distribution's rules would rename it by PCI address.
     (
         "etc/udev/rules.d/60-rdma-persistent-naming.rules",

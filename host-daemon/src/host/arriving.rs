@@ -22,7 +22,7 @@ const HEARING: Duration = Duration::from_secs(30);
 /// For the VM to run after it was told to.
 const RESUMING: Duration = Duration::from_secs(10);
 
-/// How both sides migrate.
+/// How both sides migrate. The source adds its own.
 pub(super) fn settings() -> Settings {
     Settings {
         pause_before_switchover: true,

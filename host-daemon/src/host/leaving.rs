@@ -38,6 +38,7 @@ impl LocalHost {
             .await
             .map_err(|error| self.failed(&error))?;
         let mut settings = settings();
+        settings.await_stop = true;
         settings.downtime_limit = Some(Duration::from_millis(downtime_ms));
         settings.max_bandwidth = Some(bandwidth);
         let started = Outgoing::start(&client, &Endpoint::Uri(uri), &settings, NUMBERS).await;
@@ -63,26 +64,29 @@ impl LocalHost {
         })
     }
 
-    pub(super) async fn lift_downtime(
-        &self,
-        vm: &VmName,
-        downtime_ms: u64,
-    ) -> Result<HostReply, HostError> {
-        let (_, outgoing) = self.outgoing_of(vm)?;
-        let limit = Duration::from_millis(downtime_ms);
-        outgoing
-            .set_downtime_limit(limit)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        Ok(HostReply::Done)
-    }
-
     pub(super) async fn pace(&self, vm: &VmName, bandwidth: u64) -> Result<HostReply, HostError> {
         let (_, outgoing) = self.outgoing_of(vm)?;
         outgoing
             .set_bandwidth(bandwidth)
             .await
             .map_err(|error| self.failed(&error))?;
+        Ok(HostReply::Done)
+    }
+
+    /// Stops a VM that is copied, so that the rest can be sent.
+    pub(super) async fn stop_for_crossing(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let (_, outgoing) = self.outgoing_of(vm)?;
+        let stopped = outgoing.stop_machine().await;
+        let at = stopped.map_err(|error| self.failed(&error))?;
+        Ok(HostReply::Stopped {
+            at_us: at.as_ref().map(micros),
+        })
+    }
+
+    /// Lets a VM run that was stopped in vain.
+    pub(super) async fn run_on(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let (machine, _) = self.outgoing_of(vm)?;
+        self.see_it_run(&machine).await?;
         Ok(HostReply::Done)
     }
 
@@ -200,10 +204,6 @@ fn status(progress: &Progress) -> CopyStatus {
         bandwidth: progress.throughput,
         passes: progress.passes,
         expected_downtime_ms: progress.expected_downtime.map(millis),
-        stopped_at_us: progress
-            .entered(Status::pre_switchover)
-            .as_ref()
-            .map(micros),
     }
 }
 

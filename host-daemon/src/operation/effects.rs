@@ -88,13 +88,13 @@ pub enum HostCall {
         /// For how long to wait, in milliseconds.
         limit_ms: u64,
     },
-    /// Source: begin to copy. The VM will stand in `pre-switchover` when it is ready.
+    /// Source: begin to copy, and go on until the VM is stopped.
     StartCopy {
         /// Which VM.
         vm: VmName,
         /// Where to.
         uri: String,
-        /// Downtime up to which it counts as ready, in milliseconds.
+        /// The downtime asked for, in milliseconds.
         downtime_ms: u64,
         /// Bytes per second; 0 for no limit.
         bandwidth: u64,
@@ -104,19 +104,22 @@ pub enum HostCall {
         /// Which VM.
         vm: VmName,
     },
-    /// Source: change the downtime up to which a VM counts as ready.
-    LiftDowntime {
-        /// Which VM.
-        vm: VmName,
-        /// In milliseconds.
-        downtime_ms: u64,
-    },
     /// Source: change the bandwidth of the copy.
     Pace {
         /// Which VM.
         vm: VmName,
         /// Bytes per second; 0 for no limit.
         bandwidth: u64,
+    },
+    /// Source: stop a VM that is copied. It will stand in `pre-switchover` when the rest is sent.
+    Stop {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// Source: let a VM run that was stopped; its copy goes on.
+    RunOn {
+        /// Which VM.
+        vm: VmName,
     },
     /// Source: end the copy and see that the VM runs.
     CancelCopy {
@@ -162,6 +165,11 @@ pub enum HostReply {
         /// How far it is.
         status: CopyStatus,
     },
+    /// To [`HostCall::Stop`].
+    Stopped {
+        /// When the VM stopped, in microseconds since 1970 by that host's clock, if it was seen.
+        at_us: Option<u64>,
+    },
     /// To [`HostCall::Resume`].
     Resumed {
         /// When the VM ran, in microseconds since 1970 by that host's clock, if it was seen.
@@ -195,8 +203,6 @@ pub struct CopyStatus {
     pub passes: u64,
     /// What the downtime would be now, in milliseconds.
     pub expected_downtime_ms: Option<u64>,
-    /// When the VM stopped for its switchover, in microseconds since 1970 by its host's clock.
-    pub stopped_at_us: Option<u64>,
 }
 
 /// What became of a VM that was let cross.

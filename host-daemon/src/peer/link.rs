@@ -255,8 +255,9 @@ fn limit(call: &HostCall) -> Duration {
         HostCall::Admit { .. }
         | HostCall::Release { .. }
         | HostCall::CopyStatus { .. }
-        | HostCall::LiftDowntime { .. }
-        | HostCall::Pace { .. } => ANSWER_LIMIT,
+        | HostCall::Pace { .. }
+        | HostCall::Stop { .. }
+        | HostCall::RunOn { .. } => ANSWER_LIMIT,
         HostCall::Prepare { .. }
         | HostCall::Discard { .. }
         | HostCall::Resume { .. }

@@ -108,10 +108,19 @@ impl SimulatedHost {
             HostCall::CopyStatus { vm } => Ok(HostReply::Copy {
                 status: look(known(world, &vm)),
             }),
-            HostCall::LiftDowntime { vm, downtime_ms } => {
+            HostCall::Stop { vm } => {
                 let vm = known(world, &vm);
-                if let Source::Copying(left, _) = vm.source {
-                    vm.source = Source::Copying(left, downtime_ms > 1);
+                let Source::Copying(left, _) = vm.source else {
+                    panic!("{:?} is stopped", vm.source);
+                };
+                vm.source = Source::Copying(left, true);
+                Ok(HostReply::Stopped { at_us: None })
+            }
+            HostCall::RunOn { vm } => {
+                let vm = known(world, &vm);
+                if let Source::Copying(left, true) = vm.source {
+                    vm.source = Source::Copying(left, false);
+                    vm.lingers = vm.lingers.saturating_sub(1);
                 }
                 Ok(HostReply::Done)
             }
@@ -171,10 +180,10 @@ fn known<'w>(world: &'w mut World, vm: &VmName) -> &'w mut Vm {
 }
 
 fn look(vm: &mut Vm) -> CopyStatus {
-    if let Source::Copying(left, lifted) = vm.source {
-        vm.source = match (left, lifted) {
-            (0..=10, true) => Source::Ready,
-            _ => Source::Copying((left / 2).max(2), lifted),
+    if let Source::Copying(left, stopped) = vm.source {
+        vm.source = match (left, stopped) {
+            (0..=10, true) if vm.lingers == 0 => Source::Ready,
+            _ => Source::Copying((left / 2).max(2), stopped),
         };
     }
     let (state, left) = match vm.source {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 pub use guests::SimulatedGuests;
 pub use host::SimulatedHost;
-pub use world::{Fault, Job, Place, World};
+pub use world::{Fault, Job, Place, Source, Vm, World};
 
 /// What a test starts from.
 #[derive(Clone, Copy, Debug)]

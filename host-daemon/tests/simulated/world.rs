@@ -20,6 +20,8 @@ pub enum Fault {
     Stranger,
     /// A rank dies while the gang is held.
     DiesHeld,
+    /// The second VM does not send its rest in time the first n times that it is stopped.
+    Lingers(usize),
     /// The nth effect, if it is a switch of transports, breaks when the others have changed over.
     Breaks(usize),
 }
@@ -46,7 +48,7 @@ pub enum Job {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     Running,
-    /// Percent that is left, and whether the limit is lifted.
+    /// Percent that is left, and whether it is stopped.
     Copying(u32, bool),
     Ready,
     Completed,
@@ -67,6 +69,8 @@ pub struct Vm {
     pub destination: Destination,
     pub hca_at_source: bool,
     pub hca_at_destination: bool,
+    /// How often it is stopped before it sends its rest in time.
+    pub lingers: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -99,12 +103,16 @@ impl World {
             destination: Destination::None,
             hca_at_source: hca,
             hca_at_destination: false,
+            lingers: 0,
         };
-        let vms = plan
+        let mut vms: BTreeMap<_, _> = plan
             .vms
             .iter()
             .map(|p| (p.vm.clone(), vm(p.source_hca.is_some())))
             .collect();
+        if let (Some(Fault::Lingers(times)), Some(second)) = (fault, vms.values_mut().nth(1)) {
+            second.lingers = times;
+        }
         Self {
             vms,
             job: Job::Native,

@@ -177,6 +177,20 @@ impl Outgoing {
         }
     }
 
+    /// Stops the machine, whose migration goes on; when QEMU says that it did, if it says so. With
+    /// [`Settings::await_stop`] the rest is sent now and the migration goes to its end.
+    ///
+    /// # Errors
+    /// [`MigrateError::Command`].
+    pub async fn stop_machine(&self) -> Result<Option<Timestamp>, MigrateError> {
+        let mut events = self.client.subscribe();
+        self.command("stop", commands::stop {}).await?;
+        let stopped = events.wait("STOP", EVENT_LIMIT, |event| {
+            (event.name == "STOP").then_some(event.timestamp)
+        });
+        Ok(stopped.await.ok().flatten())
+    }
+
     /// Waits until it stands in `pre-switchover`: the machine is stopped and everything but the
     /// last pages is at the destination. Needs [`Settings::pause_before_switchover`].
     ///

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::client::Client;
 use crate::error::{CommandName, Error};
 
-/// How to migrate. Both sides are given the same.
+/// How to migrate. Both sides are given the same, where a field does not say otherwise.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Settings {
     /// The destination confirms over the same connection that it has loaded everything: without
@@ -17,6 +17,10 @@ pub struct Settings {
     pub return_path: bool,
     /// Stop in `pre-switchover`, with the machine stopped, until told to continue.
     pub pause_before_switchover: bool,
+    /// Keep iterating until the machine is stopped by somebody else, however little is left: the
+    /// source then waits for a word of the destination that a stopped machine makes needless
+    /// (`migration_can_switchover` in QEMU's migration.c). For the source only, since QEMU 8.1.
+    pub await_stop: bool,
     /// Every page has its place in the file. For files only.
     pub mapped_ram: bool,
     /// Slow the guest down if it dirties memory faster than it is sent.
@@ -59,6 +63,7 @@ impl Settings {
             "events" => true,
             "return-path" => self.return_path,
             "pause-before-switchover" => self.pause_before_switchover,
+            "switchover-ack" => self.await_stop,
             "mapped-ram" => self.mapped_ram,
             "auto-converge" => self.auto_converge,
             "multifd" => self.multifd_channels.is_some(),
@@ -71,6 +76,7 @@ impl Settings {
             "events",
             "return-path",
             "pause-before-switchover",
+            "switchover-ack",
             "mapped-ram",
             "auto-converge",
             "multifd",

@@ -1,23 +1,24 @@
-//! The copying of all VMs, which converge together.
+//! The copying of all VMs, which converge together and stop together.
 //!
 //! ```text
-//!   iterate under a tiny downtime limit, ◄── a VM stood too long: begin its copy anew ──┐
-//!   all at the pace of the slowest                                                      │
-//!        │ every VM fits the target                                                     │
-//!        ▼                                                                              │
-//!   lift the limits and the pace of all at once ─► every VM stands in `pre-switchover` ─┤
-//!                                                                │ all do               │
-//!                                                                ▼                      │
+//!   iterate while all run, at the pace of the slowest ◄── let them run, ──────────┐
+//!        │ every VM fits the downtime, and nobody is slowed    those ready anew   │
+//!        ▼                                                                        │
+//!   stop all in the same instant ─► the rest goes over ─► all in `pre-switchover`, or not in time
+//!                                                                │ all
+//!                                                                ▼
 //!                                                               done
 //! ```
 //!
-//! A VM that stands in `pre-switchover` is stopped, and the rest of the gang soon waits for its
-//! ranks. Hence nobody is let into it before everybody fits: a VM ahead of the others is slowed
-//! down, so that it keeps iterating. QEMU lets nobody leave `pre-switchover` but by a cancel, so
-//! a VM that got there and waits in vain is cancelled, runs, and is copied again.
+//! A VM that stands still soon makes the ranks of all others wait. Hence no VM decides by itself
+//! when it stops: QEMU iterates until it is told (`Settings::await_stop`). Nothing dirties memory
+//! any more then, so what is left is bounded by what was left at the last look. QEMU lets nobody
+//! leave `pre-switchover` but by a cancel, so a VM that got there while another did not is copied
+//! anew.
 
 mod pace;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -28,19 +29,18 @@ use super::{Crew, Outcome};
 use crate::api::error::chain;
 use crate::config::VmName;
 use crate::operation::effects::{CopyStatus, HostCall, HostReply};
+use crate::operation::plan::VmPlan;
 
-/// Downtime limit under which a VM that runs anything keeps iterating.
-const TINY_MS: u64 = 1;
-/// Interval of looking while everything still iterates.
+/// Interval of looking while everything iterates.
 const LOOK: Duration = Duration::from_millis(100);
-/// Interval of looking once the limits are lifted, when VMs stand still.
+/// Interval of looking when VMs stand still.
 const LOOK_CLOSELY: Duration = Duration::from_millis(2);
-/// How long a VM may stand before the others do, in multiples of the downtime asked for.
+/// How long the VMs may stand before the last is ready, in multiples of the downtime asked for.
 const PATIENCE: u32 = 2;
 /// The same at least.
 const PATIENCE_MIN: Duration = Duration::from_millis(500);
-/// Copies that are begun anew in one operation before it is given up.
-const ANEW: u32 = 4;
+/// How often the VMs are stopped in vain in one operation before it is given up.
+const IN_VAIN: u32 = 4;
 
 pub(super) const READY: &str = "pre-switchover";
 
@@ -49,68 +49,103 @@ type Copies = Vec<(VmName, CopyStatus)>;
 impl Crew {
     pub(super) async fn copy(&self) -> Outcome {
         let limits = *self.plan.limits();
-        self.doing("copying while the VMs run");
-        let vms: Vec<_> = self.plan.vms.iter().map(|vm| vm.vm.clone()).collect();
-        self.start_copies(&vms).await?;
+        self.start_copies(self.plan.vms.iter()).await?;
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = Pace::new(limits.bandwidth);
-        let mut lifted = false;
-        let mut standing: Vec<(VmName, Instant)> = Vec::new();
-        let mut anew = 0;
-        loop {
-            let copies = self.look().await?;
-            for (vm, copy) in &copies {
-                if copy.state == READY && !standing.iter().any(|(name, _)| name == vm) {
-                    standing.push((vm.clone(), Instant::now()));
-                }
-            }
-            if let Some(rank) = self.died_held() {
-                return Err(rank);
-            }
-            if standing.len() == copies.len() {
-                self.all_ready(&copies, &standing);
+        for _ in 0..IN_VAIN {
+            self.converge(&mut pace, deadline).await?;
+            self.stop_together().await?;
+            let copies = self.drain(patience).await?;
+            if copies.iter().all(|(_, copy)| copy.state == READY) {
                 return self.last_check().await;
             }
-            if self.shown.borrow().state.cancelled {
-                return Err("cancelled".into());
+            self.run_again(&copies).await?;
+        }
+        Err(too_slow(
+            &self.look().await?,
+            &pace,
+            limits.downtime_ms,
+            patience,
+        ))
+    }
+
+    /// Returns when every VM fits the downtime at full pace.
+    async fn converge(&self, pace: &mut Pace, deadline: Instant) -> Outcome {
+        let limits = *self.plan.limits();
+        self.doing("copying while the VMs run");
+        loop {
+            let copies = self.look().await?;
+            self.still_worth_it()?;
+            let fit = |(_, copy): &(VmName, CopyStatus)| fits(copy, pace, limits.downtime_ms);
+            if !copies.iter().all(fit) {
+                let changes = pace.look(&copies);
+                self.set_pace(&changes).await?;
+            } else {
+                let slowed = pace.all_off();
+                if slowed.is_empty() {
+                    return Ok(());
+                }
+                self.set_pace(&slowed).await?;
             }
             if Instant::now() >= deadline {
-                return Err(too_slow(
-                    &copies,
-                    &pace,
-                    limits.downtime_ms,
-                    limits.converge(),
-                ));
+                let limit = limits.converge();
+                return Err(too_slow(&copies, pace, limits.downtime_ms, limit));
             }
-            let longest = standing.iter().map(|(_, since)| since.elapsed()).max();
-            if longest.is_some_and(|longest| longest > patience) {
-                if anew == ANEW {
-                    return Err(too_slow(&copies, &pace, limits.downtime_ms, patience));
-                }
-                anew += 1;
-                self.begin_anew(&standing, &copies).await?;
-                standing.clear();
-                pace = Pace::new(limits.bandwidth);
-                lifted = false;
-            } else if !lifted {
-                if copies
-                    .iter()
-                    .all(|(_, copy)| fits(copy, &pace, limits.downtime_ms))
-                {
-                    self.lift(&copies, &mut pace, limits.downtime_ms).await?;
-                    lifted = true;
-                } else {
-                    self.keep_pace(&copies, &mut pace).await?;
-                }
-            }
-            sleep(if standing.is_empty() && !lifted {
-                LOOK
-            } else {
-                LOOK_CLOSELY
-            })
-            .await;
+            sleep(LOOK).await;
         }
+    }
+
+    async fn stop_together(&self) -> Outcome {
+        self.doing("every VM fits its downtime; all are stopped");
+        let stop = |vm: &VmPlan| HostCall::Stop { vm: vm.vm.clone() };
+        let stopped = self.each(&self.source, self.plan.vms.iter(), stop).await?;
+        let mut measured = self.measured();
+        for (vm, reply) in stopped {
+            if let HostReply::Stopped { at_us: Some(at) } = reply {
+                measured.stopped_at_us.insert(vm, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every VM that stands has sent the rest, or for `patience`.
+    async fn drain(&self, patience: Duration) -> Result<Copies, String> {
+        let stopped = Instant::now();
+        let mut ready: Vec<(VmName, Instant)> = Vec::new();
+        loop {
+            let copies = self.look().await?;
+            self.still_worth_it()?;
+            for (vm, _) in copies.iter().filter(|(_, copy)| copy.state == READY) {
+                if !ready.iter().any(|(name, _)| name == vm) {
+                    ready.push((vm.clone(), Instant::now()));
+                }
+            }
+            if ready.len() == copies.len() || stopped.elapsed() > patience {
+                for (vm, since) in &ready {
+                    let waited = since.elapsed().as_secs_f64() * 1000.0;
+                    self.vm_report(vm, |entry| entry.waited_ms += waited);
+                }
+                for (vm, copy) in &copies {
+                    self.vm_report(vm, |entry| {
+                        entry.bytes = copy.transferred;
+                        entry.passes = copy.passes;
+                    });
+                }
+                return Ok(copies);
+            }
+            sleep(LOOK_CLOSELY).await;
+        }
+    }
+
+    fn still_worth_it(&self) -> Outcome {
+        if let Some(rank) = self.died_held() {
+            return Err(rank);
+        }
+        if self.shown.borrow().state.cancelled {
+            return Err("cancelled".into());
+        }
+        Ok(())
     }
 
     /// A job that lost a rank while it was held is lost as a whole, and its launcher can end it
@@ -133,18 +168,17 @@ impl Crew {
         .map(|_| ())
     }
 
-    async fn start_copies(&self, vms: &[VmName]) -> Outcome {
-        let bandwidth = self.plan.limits().bandwidth;
+    async fn start_copies(&self, vms: impl Iterator<Item = &VmPlan> + Clone) -> Outcome {
+        let limits = self.plan.limits();
         let uris = self.measured().uris.clone();
-        if let Some(vm) = vms.iter().find(|vm| !uris.contains_key(*vm)) {
-            return Err(format!("{vm}: no destination waits for it"));
+        if let Some(vm) = vms.clone().find(|vm| !uris.contains_key(&vm.vm)) {
+            return Err(format!("{}: no destination waits for it", vm.vm));
         }
-        let plans = self.plan.vms.iter().filter(|vm| vms.contains(&vm.vm));
-        self.each(&self.source, plans, |vm| HostCall::StartCopy {
+        self.each(&self.source, vms, |vm| HostCall::StartCopy {
             vm: vm.vm.clone(),
             uri: uris[&vm.vm].clone(),
-            downtime_ms: TINY_MS,
-            bandwidth,
+            downtime_ms: limits.downtime_ms,
+            bandwidth: limits.bandwidth,
         })
         .await
         .map(|_| ())
@@ -173,97 +207,44 @@ impl Crew {
         Ok(copies)
     }
 
-    /// Slows down the VMs that are ahead of the slowest.
-    async fn keep_pace(&self, copies: &Copies, pace: &mut Pace) -> Outcome {
-        let changes = pace.look(copies);
-        let vms = self
-            .plan
-            .vms
-            .iter()
-            .filter(|vm| changes.contains_key(&vm.vm));
-        self.each(&self.source, vms, |vm| HostCall::Pace {
+    async fn set_pace(&self, paces: &BTreeMap<VmName, u64>) -> Outcome {
+        let vms = &self.plan.vms;
+        let changed = vms.iter().filter(|vm| paces.contains_key(&vm.vm));
+        self.each(&self.source, changed, |vm| HostCall::Pace {
             vm: vm.vm.clone(),
-            bandwidth: changes[&vm.vm],
+            bandwidth: paces[&vm.vm],
         })
         .await
         .map(|_| ())
     }
 
-    async fn lift(&self, copies: &Copies, pace: &mut Pace, downtime_ms: u64) -> Outcome {
-        self.doing("every VM fits its downtime; bringing all before the switchover");
-        let bandwidth = self.plan.limits().bandwidth;
-        let paced = pace.all_off();
-        let vms = self.plan.vms.iter().filter(|vm| paced.contains(&vm.vm));
-        self.each(&self.source, vms, |vm| HostCall::Pace {
-            vm: vm.vm.clone(),
-            bandwidth,
-        })
-        .await?;
-        self.limit_downtime(copies, downtime_ms).await
-    }
-
-    async fn limit_downtime(&self, copies: &Copies, downtime_ms: u64) -> Outcome {
-        let moving = |vm: &VmName| {
-            copies
-                .iter()
-                .any(|(name, c)| name == vm && c.state != READY)
+    /// Lets the VMs run that were stopped in vain. Those that were ready are copied from the
+    /// beginning.
+    async fn run_again(&self, copies: &Copies) -> Outcome {
+        let of = |wanted: bool| {
+            let is = move |vm: &&VmPlan| {
+                let found = copies.iter().find(|(name, _)| *name == vm.vm);
+                found.is_some_and(|(_, copy)| (copy.state == READY) == wanted)
+            };
+            self.plan.vms.iter().filter(is)
         };
-        let vms = self.plan.vms.iter().filter(|vm| moving(&vm.vm));
-        self.each(&self.source, vms, |vm| HostCall::LiftDowntime {
-            vm: vm.vm.clone(),
-            downtime_ms,
-        })
-        .await
-        .map(|_| ())
-    }
-
-    /// Lets the VMs that stand run again, and copies them from the beginning.
-    async fn begin_anew(&self, standing: &[(VmName, Instant)], copies: &Copies) -> Outcome {
-        let names: Vec<_> = standing.iter().map(|(vm, _)| vm.clone()).collect();
-        let list = names
-            .iter()
-            .map(VmName::as_str)
-            .collect::<Vec<_>>()
-            .join(", ");
-        self.doing(format!(
-            "{list} would have stood still too long; copying it anew"
-        ));
+        let late: Vec<_> = of(false).map(|vm| vm.vm.as_str()).collect();
+        let late = late.join(", ");
+        self.doing(format!("{late} took too long; the VMs run again"));
         self.note(format!(
-            "{list} was ready too long before the others and was copied anew"
+            "the VMs were stopped in vain, and copied on: {late} took too long for the rest"
         ));
-        self.limit_downtime(copies, TINY_MS).await?;
-        let plans = || self.plan.vms.iter().filter(|vm| names.contains(&vm.vm));
-        self.each(&self.source, plans(), |vm| HostCall::CancelCopy {
+        let run = |vm: &VmPlan| HostCall::RunOn { vm: vm.vm.clone() };
+        self.each(&self.source, of(false), run).await?;
+        let cancel = |vm: &VmPlan| HostCall::CancelCopy { vm: vm.vm.clone() };
+        self.each(&self.source, of(true), cancel).await?;
+        let discard = |vm: &VmPlan| HostCall::Discard {
+            operation: self.plan.id.clone(),
             vm: vm.vm.clone(),
-        })
-        .await?;
-        for (vm, since) in standing {
-            let waited = since.elapsed().as_secs_f64() * 1000.0;
-            self.vm_report(vm, |entry| entry.waited_ms += waited);
-        }
-        let operation = &self.plan.id;
-        self.each(&self.destination, plans(), |vm| HostCall::Discard {
-            operation: operation.clone(),
-            vm: vm.vm.clone(),
-        })
-        .await?;
-        self.wait_at_destination(plans()).await?;
-        self.start_copies(&names).await
-    }
-
-    fn all_ready(&self, copies: &Copies, standing: &[(VmName, Instant)]) {
-        for (vm, copy) in copies {
-            let since = standing.iter().find(|(ready, _)| ready == vm);
-            let waited = since.map_or(0.0, |(_, since)| since.elapsed().as_secs_f64() * 1000.0);
-            self.vm_report(vm, |entry| {
-                entry.waited_ms += waited;
-                entry.bytes = copy.transferred;
-                entry.passes = copy.passes;
-            });
-            if let Some(at) = copy.stopped_at_us {
-                self.measured().stopped_at_us.insert(vm.clone(), at);
-            }
-        }
+        };
+        self.each(&self.destination, of(true), discard).await?;
+        self.wait_at_destination(of(true)).await?;
+        self.start_copies(of(true)).await
     }
 
     pub(super) async fn cancel_copy(&self) -> Outcome {

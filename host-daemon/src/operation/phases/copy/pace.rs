@@ -1,6 +1,6 @@
 //! How fast each VM's copy may go so that no VM is ready long before the others. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::READY;
 use crate::config::VmName;
@@ -8,8 +8,9 @@ use crate::operation::effects::CopyStatus;
 
 /// Below this time to the end of its pass, the slowest is no reason to slow anybody down.
 const NEAR_MS: u64 = 300;
-/// Slowest pace: fast enough to go on iterating, slow enough to never be done.
-const CRAWL: u64 = 256 << 10;
+/// Slowest pace. QEMU looks for dirty pages each time it has sent the rest, and vCPUs wait
+/// meanwhile: at this pace it is done with the rest, and looks, ten times a second at most.
+const CRAWL: u64 = 4 << 10;
 /// Passes after which QEMU's expectation means something.
 const PASSES: u64 = 2;
 
@@ -79,9 +80,11 @@ impl Pace {
         changes
     }
 
-    /// Nobody is slowed down any more; those who were.
-    pub fn all_off(&mut self) -> BTreeSet<VmName> {
-        std::mem::take(&mut self.slowed).into_keys().collect()
+    /// Nobody is slowed down any more: the bandwidths to set.
+    pub fn all_off(&mut self) -> BTreeMap<VmName, u64> {
+        let limit = self.limit;
+        let slowed = std::mem::take(&mut self.slowed).into_keys();
+        slowed.map(|vm| (vm, limit)).collect()
     }
 
     fn is_slowed(&self, copy: &CopyStatus) -> bool {
