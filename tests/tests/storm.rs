@@ -68,6 +68,22 @@ fn remote_memory_and_atomics_are_right_in_every_form() {
 }
 
 #[test]
+fn memory_that_comes_and_goes_all_the_time_stands_in_no_switch_s_way() {
+    // Most would be abandoned if a registration were reason enough.
+    let program = "ucp/mapped";
+    let rehearsal = Rehearsal::default();
+    let job = plain_job(program, &["--seconds", SECONDS]);
+    let (outcome, report) = rehearse(program, &rehearsal, &job);
+    judge(program, &outcome, &report, 2 * FEWEST);
+    assert!(
+        report.abandoned.len() < 3,
+        "{:?}\n{}",
+        report.abandoned,
+        outcome.describe()
+    );
+}
+
+#[test]
 fn a_key_may_outlive_the_memory_it_leads_to() {
     plain_ucp("ucp/orphan_key", &["--seconds", SECONDS]);
 }
@@ -152,12 +168,17 @@ fn plain_ucp(name: &str, arguments: &[&str]) -> Outcome {
     plain_ucp_in(&Rehearsal::default(), name, arguments)
 }
 
-fn plain_ucp_in(rehearsal: &Rehearsal, name: &str, arguments: &[&str]) -> Outcome {
+fn plain_job(name: &str, arguments: &[&str]) -> Vec<String> {
     let program = symvirt_tests::apps::program(name)
         .to_string_lossy()
         .into_owned();
     let mut job = vec![program];
     job.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    job
+}
+
+fn plain_ucp_in(rehearsal: &Rehearsal, name: &str, arguments: &[&str]) -> Outcome {
+    let job = plain_job(name, arguments);
     let (outcome, report) = rehearse(name, rehearsal, &job);
     judge(name, &outcome, &report, FEWEST);
     outcome

@@ -278,6 +278,7 @@ impl Agent {
                     epoch: *epoch,
                     sent: vec![],
                     syncs: vec![],
+                    late: vec![],
                     atomics: false,
                     load: Load {
                         room: u64::MAX,

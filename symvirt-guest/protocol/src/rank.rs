@@ -142,6 +142,8 @@ pub enum ToRank {
         /// Synchronous sends of all ranks that were not matched when the gates closed; those to
         /// workers of other processes are to be ignored.
         syncs: Vec<SyncSend>,
+        /// How memory is reached that was registered since [`FromRank::Published`].
+        late: Vec<Blob>,
         /// Make-before-break: the gate stays closed until [`ToRank::Release`].
         barrier: bool,
         /// First wait until everything has arrived, fetch nothing, and say whether it fits.
@@ -213,6 +215,8 @@ pub enum FromRank {
         sent: Vec<WorkerCount>,
         /// Synchronous sends that have not been matched yet.
         syncs: Vec<SyncSend>,
+        /// How memory will be reached that was registered since [`FromRank::Published`].
+        late: Vec<Blob>,
         /// Whether the rank has issued atomics in the closing epoch. Those of two epochs must not
         /// meet: hardware may carry out the ones and a processor the others.
         atomics: bool,

@@ -23,8 +23,8 @@ use crate::real::real;
 /// # Safety
 /// `params` is readable by its `field_mask`.
 pub unsafe fn map(context: &Context, params: *const MemMapParams) -> Result<*const Memory, Status> {
-    // Peers would lack the key on the side that is being built.
-    let _change = round::change("memory is being registered (ucp_mem_map)");
+    // A side that is being built catches up under the closed gate.
+    let _passage = gate::enter();
     // SAFETY: by the caller's promise.
     let asked = unsafe { copy_params(params) };
     let memory = Box::into_raw(Memory::create(context, asked, gang::next_object())?).cast_const();
@@ -32,17 +32,17 @@ pub unsafe fn map(context: &Context, params: *const MemMapParams) -> Result<*con
     Ok(memory)
 }
 
-/// Takes memory out of a context; memory of ours is freed.
+/// Takes memory out of a context; memory of ours is freed, at the latest when no switch knows it.
 ///
 /// # Safety
 /// The application's handle, not used any more.
 pub unsafe fn unmap(context: &Context, memory: &Memory) -> Status {
-    let _change = round::change("memory is being released (ucp_mem_unmap)");
+    let _passage = gate::enter();
     lock(&context.memories).retain(|known| !std::ptr::eq(*known, memory));
-    // SAFETY: off the list: no switch touches it any more.
+    // SAFETY: by the caller's promise; made by `map`, and off the list just now.
     unsafe {
         let status = (real().mem_unmap)(context.real(), memory.real());
-        drop(Box::from_raw(std::ptr::from_ref(memory).cast_mut()));
+        round::keep_until_end(Box::from_raw(std::ptr::from_ref(memory).cast_mut()));
         status
     }
 }

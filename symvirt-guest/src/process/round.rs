@@ -18,6 +18,7 @@ use symvirt_protocol::rank::FromRank;
 
 use super::gang;
 use crate::object::lock;
+use crate::object::memory::Memory;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -26,14 +27,22 @@ enum Phase {
     Spoiled(Epoch),
 }
 
+/// Memory that the application has released while a side being built may still name it.
+struct Released(#[allow(dead_code, reason = "kept, not used")] Box<Memory>);
+
+// SAFETY: nobody but the round holds it any more.
+unsafe impl Send for Released {}
+
 struct Round {
     phase: Phase,
+    released: Vec<Released>,
     changes: u32,
     changing: &'static str,
 }
 
 static ROUND: Mutex<Round> = Mutex::new(Round {
     phase: Phase::Idle,
+    released: Vec::new(),
     changes: 0,
     changing: "",
 });
@@ -121,6 +130,19 @@ pub fn is_sound(epoch: Epoch) -> bool {
 
 /// Ends the round; waiting changes go on.
 pub fn end() {
-    lock(&ROUND).phase = Phase::Idle;
+    let mut round = lock(&ROUND);
+    round.phase = Phase::Idle;
+    let released = std::mem::take(&mut round.released);
+    drop(round);
     ENDED.notify_all();
+    drop(released);
+}
+
+/// Frees memory that is registered nowhere any more: when the round that runs, if one does, has
+/// ended.
+pub fn keep_until_end(memory: Box<Memory>) {
+    let mut round = lock(&ROUND);
+    if round.phase != Phase::Idle {
+        round.released.push(Released(memory));
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank};
+use symvirt_protocol::rank::{Blob, FromRank, Stall, SwitchOrder, SyncSend, ToRank};
 
 use super::builder::Job;
 use super::drain::{Drain, NAP, PATIENCE};
@@ -47,6 +47,7 @@ struct Held {
 /// What the coordinator says when all counters are known, beside the totals.
 struct Decision {
     syncs: Vec<SyncSend>,
+    late: Vec<Blob>,
     barrier: bool,
 }
 
@@ -155,7 +156,7 @@ impl Controller {
     /// Closes the gate, publishes the counters, drains, changes over.
     fn commit(&mut self, epoch: Epoch, order: SwitchOrder) {
         self.wiring_up = false;
-        let prepared = match self.enter_commit(epoch, order) {
+        let mut prepared = match self.enter_commit(epoch, order) {
             Ok(prepared) => prepared,
             Err(reason) => return self.shared.send(&FromRank::Veto { epoch, reason }),
         };
@@ -178,11 +179,21 @@ impl Controller {
             return;
         }
         stall.gate_us = lap(start);
+        let late = match prepared.as_mut().map_or(Ok(Vec::new()), Side::catch_up) {
+            Ok(late) => late,
+            Err(error) => {
+                GATE.open();
+                *lock(&self.shared.prepared) = prepared;
+                let reason = error.to_string();
+                return self.shared.send(&FromRank::Veto { epoch, reason });
+            }
+        };
         let mut drain = Drain::begin();
         self.shared.send(&FromRank::Counters {
             epoch,
             sent: gang::sent(),
             syncs: begin_drains(),
+            late,
             atomics: gang::has_atomics(),
             load: drain.load(),
         });
@@ -208,7 +219,7 @@ impl Controller {
         stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
         swap::take_back_receives();
         let old = swap::detach(epoch);
-        let Some(prepared) = prepared else {
+        let Some(mut prepared) = prepared else {
             self.held = Some(Held {
                 epoch,
                 since: start,
@@ -217,6 +228,7 @@ impl Controller {
             close_books(&mut stall, start);
             return self.finish(epoch, order, old, stall, proved);
         };
+        prepared.table.extend(decision.late);
         if decision.barrier {
             self.shared.send(&FromRank::Drained { epoch, stall });
             let drained = lap(start);
@@ -303,11 +315,16 @@ impl Controller {
                     epoch: of,
                     totals,
                     syncs,
+                    late,
                     barrier,
                     weigh,
                 })) if of == epoch => {
                     drain.expect(&totals);
-                    let decision = Decision { syncs, barrier };
+                    let decision = Decision {
+                        syncs,
+                        late,
+                        barrier,
+                    };
                     if !weigh {
                         return Wait::Decided(decision);
                     }

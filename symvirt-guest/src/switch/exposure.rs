@@ -1,6 +1,6 @@
 //! Registered memory, and the keys to that of peers, on a real side.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr;
 
@@ -8,7 +8,7 @@ use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::{MemoryId, ObjectId};
 use symvirt_protocol::rank::Blob;
 
-use super::side::{Side, SideError, by_object};
+use super::side::{ContextSide, Side, SideError, by_object};
 use crate::object::context::Context;
 use crate::object::key::{self, Key};
 use crate::object::lock;
@@ -29,18 +29,43 @@ impl Side {
         let Some(side) = self.contexts.last_mut() else {
             return Ok(());
         };
-        for &pointer in lock(&context.memories).iter() {
-            // SAFETY: memory is neither registered nor released during a round.
-            let memory = unsafe { &*pointer };
-            let registered = memory
-                .make_real(side.real)
-                .map_err(|status| SideError::Memory {
-                    memory: memory.id,
-                    status,
-                })?;
-            side.memories.push((pointer, registered));
+        let known = lock(&context.memories).clone();
+        for pointer in known {
+            // One at a time, so that the application is not kept from registering and releasing.
+            let memories = lock(&context.memories);
+            if memories.contains(&pointer) {
+                register(side, pointer)?;
+            }
         }
         Ok(())
+    }
+
+    /// Follows what the application has registered and released since the side was built; under
+    /// the closed gate. Returns how peers reach what is new.
+    ///
+    /// # Errors
+    /// UCX's, with the memory.
+    pub(super) fn catch_up(&mut self) -> Result<Vec<Blob>, SideError> {
+        let mut late = Vec::new();
+        for side in &mut self.contexts {
+            // SAFETY: contexts are not destroyed during a round.
+            let listed = lock(unsafe { &(*side.context).memories });
+            let present: HashSet<_> = listed.iter().copied().collect();
+            let (keeping, released): (Vec<_>, Vec<_>) = std::mem::take(&mut side.memories)
+                .into_iter()
+                .partition(|(memory, _)| present.contains(memory));
+            side.memories = keeping;
+            for (_, registered) in released {
+                // SAFETY: registered in this context by this side.
+                unsafe { (real().mem_unmap)(side.real, registered) };
+            }
+            let known: HashSet<_> = side.memories.iter().map(|&(memory, _)| memory).collect();
+            for &memory in listed.iter().filter(|memory| !known.contains(*memory)) {
+                let registered = register(side, memory)?;
+                late.push(pack(side.real, memory, registered)?);
+            }
+        }
+        Ok(late)
     }
 
     /// What opens the memory registered on this side.
@@ -49,15 +74,7 @@ impl Side {
             let entries = side.memories.iter();
             entries.map(|&(memory, registered)| (side.real, memory, registered))
         });
-        memories.map(|(context, memory, registered)| {
-            // SAFETY: memory is neither registered nor released during a round.
-            let object = unsafe { &*memory }.id;
-            let bytes = real_key(context, registered).map_err(|status| SideError::Pack {
-                memory: object,
-                status,
-            })?;
-            Ok(Blob { object, bytes })
-        })
+        memories.map(|(context, memory, registered)| pack(context, memory, registered))
     }
 
     /// Makes the keys that exist now: endpoints are wired up.
@@ -83,6 +100,35 @@ impl Side {
         self.table = taken;
         result
     }
+}
+
+/// Registers memory, listed or released during this round, on a side.
+fn register(side: &mut ContextSide, pointer: *const Memory) -> Result<*mut c_void, SideError> {
+    // SAFETY: what is released during a round lives until its end.
+    let memory = unsafe { &*pointer };
+    let registered = memory
+        .make_real(side.real)
+        .map_err(|status| SideError::Memory {
+            memory: memory.id,
+            status,
+        })?;
+    side.memories.push((pointer, registered));
+    Ok(registered)
+}
+
+/// What opens registered memory.
+fn pack(
+    context: *mut c_void,
+    memory: *const Memory,
+    registered: *mut c_void,
+) -> Result<Blob, SideError> {
+    // SAFETY: what is released during a round lives until its end.
+    let object = unsafe { &*memory }.id;
+    let bytes = real_key(context, registered).map_err(|status| SideError::Pack {
+        memory: object,
+        status,
+    })?;
+    Ok(Blob { object, bytes })
 }
 
 /// The real key of one of ours on a new side; `None` if peer or memory are gone.
@@ -120,7 +166,7 @@ pub fn close(worker: &Worker) -> Keys {
 pub fn withdraw(context: &Context) -> Vec<(*const Memory, *mut c_void)> {
     let memories = lock(&context.memories);
     let withdrawn = memories.iter().map(|&memory| {
-        // SAFETY: memory is neither registered nor released during a round.
+        // SAFETY: listed memory is live.
         (memory, unsafe { &*memory }.swap_real(ptr::null_mut()))
     });
     withdrawn.collect()

@@ -97,7 +97,7 @@ pub fn attach(side: Side) {
         // SAFETY: contexts and workers are not destroyed during a round.
         unsafe { &*context_side.context }.swap_real(context_side.real);
         for (memory, real_memory) in context_side.memories {
-            // SAFETY: memory is neither registered nor released during a round.
+            // SAFETY: listed when the gate closed.
             unsafe { &*memory }.swap_real(real_memory);
         }
         for worker_side in context_side.workers {

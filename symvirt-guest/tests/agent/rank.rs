@@ -96,6 +96,7 @@ impl Rank {
                 epoch,
                 sent: vec![WorkerCount { worker, count: 3 }],
                 syncs: Vec::new(),
+                late: Vec::new(),
                 atomics: false,
                 load: Load {
                     room: u64::MAX,

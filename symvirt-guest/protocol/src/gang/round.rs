@@ -23,6 +23,8 @@ pub(super) struct Round {
     pub sent: BTreeMap<WorkerId, u64>,
     /// Synchronous sends that were not matched when the gates closed.
     pub syncs: Vec<SyncSend>,
+    /// How memory is reached that was registered since the objects were published.
+    pub late: Vec<Blob>,
     /// Gates stay closed until every rank has drained.
     pub barrier: bool,
     /// What the ranks know of the size of the drain.
@@ -60,6 +62,7 @@ impl Round {
             hellos: BTreeMap::new(),
             sent: BTreeMap::new(),
             syncs: Vec::new(),
+            late: Vec::new(),
             barrier: false,
             loads: Vec::new(),
             stalls: Vec::new(),

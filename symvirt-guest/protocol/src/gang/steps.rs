@@ -47,6 +47,7 @@ impl Gang {
                     epoch,
                     totals: to_counts(sent),
                     syncs: std::mem::take(&mut round.syncs),
+                    late: std::mem::take(&mut round.late),
                     barrier: round.barrier,
                     weigh: phase == Phase::Weigh,
                 })
@@ -112,11 +113,15 @@ impl Gang {
                     epoch,
                     sent,
                     mut syncs,
+                    late,
                     atomics,
                     load,
                 },
             ) if this(epoch) => {
                 round.loads.push(load);
+                let published = round.published.entry(process).or_default();
+                published.extend(late.iter().cloned());
+                round.late.extend(late);
                 round.barrier |= atomics && round.order == SwitchOrder::MakeBeforeBreak;
                 add_counts(&mut round.sent, &sent);
                 syncs.retain(|sync| sync.sender == process);

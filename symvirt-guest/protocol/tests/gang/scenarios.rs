@@ -313,6 +313,7 @@ fn totals_are_exact_over_members_and_departed() {
                     count: sent,
                 }],
                 syncs: Vec::new(),
+                late: Vec::new(),
                 atomics: false,
                 load: Load {
                     room: u64::MAX,

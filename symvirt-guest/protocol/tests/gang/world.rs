@@ -409,6 +409,7 @@ impl World {
                         epoch,
                         sent,
                         syncs: Vec::new(),
+                        late: Vec::new(),
                         atomics,
                         load,
                     },
