@@ -135,17 +135,6 @@ impl Crossing {
             .map(milliseconds)
     }
 
-    /// The downtime that QEMU alone needed: of the VM that stood longest, without the time that it
-    /// waited, ready, for the others.
-    pub fn own_downtime(&self) -> Option<Duration> {
-        let vms = self.last.report.iter().flat_map(|report| &report.vms);
-        let times = vms.filter_map(|vm| Some(vm.downtime_ms? as f64 - vm.waited_ms));
-        let longest = times.fold(None, |most: Option<f64>, ms| {
-            Some(most.map_or(ms, |most| most.max(ms)))
-        });
-        longest.map(milliseconds)
-    }
-
     /// The longest time that a VM waited, ready, for the others.
     pub fn longest_wait(&self) -> Duration {
         let vms = self.last.report.iter().flat_map(|report| &report.vms);

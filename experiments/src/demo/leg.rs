@@ -16,7 +16,8 @@ use crate::traffic::{Traffic, Transport};
 
 /// Time for a job's transport to show in the counters.
 const SHOWS: Duration = Duration::from_secs(90);
-/// Slows the copy down to what makes it visible.
+/// Slows the copy down to what makes it visible, in bytes per second.
+pub(super) const BANDWIDTH: u64 = 64 << 20;
 const OPTIONS: &[&str] = &["--bandwidth", "64MiB"];
 
 /// One crossing.

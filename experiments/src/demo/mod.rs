@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!            a (HCAs)                 b (Ethernet only)
-//!  plain     ●───────── QEMU's ─────────►●   without the library: the measure
-//!            ●◄──────── QEMU's ──────────●
+//!  plain     ●──────── QEMU alone ──────►●   without SymVirt: the measure
+//!            ●◄─────── QEMU alone ───────●
 //!  probe     ●────────── live ──────────►●   the job stall
 //!            ●◄───────── live ───────────●
 //!  hpcc      ●────────── live ──────────►●   its first benchmarks
@@ -18,7 +18,8 @@
 //! | [`claims`] | what the table says, and whether it was observed |
 //! | [`hpl`] | hpcc from Debian, its input, its verdict |
 //! | [`leg`] | one crossing with what was seen of the job before, during and after |
-//! | [`probe`] | the job stall, and what it is measured by |
+//! | [`plain`] | the same VMs and job, moved by QEMU alone |
+//! | [`probe`] | the job stall, and how it compares with QEMU alone |
 //! | [`table`] | the table at the end |
 //! | [`timeline`] | the same as picture and JSON |
 //!
@@ -27,6 +28,7 @@
 mod claims;
 mod hpl;
 mod leg;
+mod plain;
 mod probe;
 mod table;
 mod timeline;
@@ -42,6 +44,7 @@ use crate::lab_dir::LabDir;
 use crate::traffic::{Sample, Traffic, Transport};
 use claims::Claims;
 use leg::{Leg, Trip};
+use plain::PlainMove;
 use probe::Bound;
 
 /// Time for a job to be seen communicating.
@@ -65,9 +68,9 @@ pub enum Act {
 pub fn run(act: Act) -> anyhow::Result<bool> {
     let begun = Instant::now();
     println!("SymVirt demo: hpcc from Debian, two guests, host a with HCAs, host b without");
-    let lab = Lab::up(&Plan::crossing(), &|line| println!("  {line}"))?;
+    let mut lab = Lab::up_without_guests(&Plan::crossing(), &|line| println!("  {line}"))?;
     let mut claims = Claims::default();
-    let result = play(&lab, act, &mut claims);
+    let result = play(&mut lab, act, &mut claims);
     if result.is_err() || !claims.all_observed() {
         println!("logs are kept in {}", lab.keep_logs()?.display());
     }
@@ -81,7 +84,7 @@ pub fn run(act: Act) -> anyhow::Result<bool> {
 
     let out = LabDir::open()?.part("out")?;
     timeline::write(&out, &observed)?;
-    println!("\n{}", table::render(&observed.legs));
+    println!("\n{}", table::render(&observed.plain, &observed.legs));
     print!("{claims}");
     println!(
         "timeline: {0}/timeline.svg, {0}/timeline.json",
@@ -102,12 +105,19 @@ pub fn run(act: Act) -> anyhow::Result<bool> {
 /// What the acts brought.
 #[derive(Serialize)]
 struct Observed {
+    plain: Vec<PlainMove>,
     legs: Vec<Leg>,
     bounds: Vec<Bound>,
     samples: Vec<Sample>,
 }
 
-fn play(lab: &Lab, act: Act, claims: &mut Claims) -> anyhow::Result<Observed> {
+fn play(lab: &mut Lab, act: Act, claims: &mut Claims) -> anyhow::Result<Observed> {
+    let (plain, outcome) = plain::run(lab)?;
+    probe::verified("QEMU alone", &outcome, claims);
+
+    println!("\nSymVirt: two guests under the daemon of host a, each with an HCA");
+    lab.start_guests(&|line| println!("  {line}"))?;
+    let lab = &*lab;
     for guest in &lab.guests {
         guest
             .wait_until(
@@ -119,12 +129,13 @@ fn play(lab: &Lab, act: Act, claims: &mut Claims) -> anyhow::Result<Observed> {
     println!("  HCAs are plugged, links are active");
     let traffic = Traffic::observe(&lab.guests)?;
     let mut legs = Vec::new();
-    let bounds = probe::run(lab, &traffic, claims, &mut legs)?;
+    let bounds = probe::run(lab, &traffic, claims, &mut legs, &plain)?;
     if act == Act::Whole {
         hpcc(lab, &traffic, claims, &mut legs)?;
     }
     let samples = traffic.samples();
     Ok(Observed {
+        plain,
         legs,
         bounds,
         samples,

@@ -1,12 +1,9 @@
-//! The job stall, from inside a job: a ping-pong that times every exchange crosses and returns,
-//! first plainly, then live.
+//! The job stall, from inside a job: a ping-pong that times every exchange crosses and returns.
 //!
-//! *Plainly*: the same program in the same VMs, without the library, over TCP from its beginning,
-//! so that QEMU migrates it with nobody's help. What that costs is the measure for the live moves.
-//!
-//! The stall of a live move is the sum of the longest gaps that the job saw at each moment at
-//! which it is stopped: the switch off the HCA, the switchover (with the standstill of the VM that
-//! measures, which its own clock misses), the switch onto the HCA.
+//! The stall of a move is the sum of the longest gaps that the job saw at each moment at which it
+//! is stopped: the switch off the HCA, the switchover (with the standstill of the VM that
+//! measures, which its own clock misses), the switch onto the HCA. What [`super::plain`] saw of
+//! QEMU alone is the measure.
 
 use std::time::Duration;
 
@@ -16,7 +13,8 @@ use symvirt_host::operation::Phase;
 
 use super::claims::Claims;
 use super::leg::{Leg, Trip};
-use super::{BEGINS, tail, wait_for};
+use super::plain::PlainMove;
+use super::{tail, wait_for};
 use crate::crossing::Crossing;
 use crate::job::{Job, Outcome};
 use crate::lab::Lab;
@@ -31,6 +29,9 @@ const TIME: Duration = Duration::from_secs(1800);
 /// Around a phase, for the difference of the clocks.
 const SLACK_MS: u64 = 300;
 
+/// For the probe to end when it is told to.
+pub(super) const ENDS: Duration = super::BEGINS;
+
 /// The bound that a live move is held to.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Bound {
@@ -38,10 +39,9 @@ pub(super) struct Bound {
     leg: String,
     /// What the job saw.
     stall: Duration,
-    /// Downtime of the plain migration in the same direction, as QEMU counts it: the VM that
-    /// stood longest, without its wait for the other.
+    /// Downtime of QEMU alone in the same direction.
     plain_downtime: Duration,
-    /// What the job saw of the plain migration.
+    /// What the job saw of QEMU alone.
     plain_stall: Duration,
     /// The longest stall of a rank in a switch of the live move.
     switch: Duration,
@@ -51,25 +51,28 @@ pub(super) struct Bound {
     ratio: f64,
 }
 
-/// Both rounds, and how they compare.
+/// How the probe is run.
+pub(super) fn program() -> String {
+    format!(
+        "/opt/symvirt/apps/stall_probe --seconds {} --gaps {GAPS}",
+        TIME.as_secs()
+    )
+}
+
+/// There and back, live, and how that compares with `plain`.
 ///
 /// # Errors
-/// If a crossing does not end as asked, or a probe does not end.
+/// If a crossing does not end as asked, or the probe does not end.
 pub(super) fn run(
     lab: &Lab,
     traffic: &Traffic,
     claims: &mut Claims,
     legs: &mut Vec<Leg>,
+    plain: &[PlainMove],
 ) -> anyhow::Result<Vec<Bound>> {
     println!("\nstall probe: a steady ping-pong that times every exchange");
-    let program = format!(
-        "/opt/symvirt/apps/stall_probe --seconds {} --gaps {GAPS}",
-        TIME.as_secs()
-    );
-    let job = Job::start_plainly(&lab.guests, &program)?;
-    let plain = round(lab, traffic, claims, "plain", job, Transport::Tcp)?;
-    let job = Job::start(&lab.guests, &program)?;
-    let live = round(lab, traffic, claims, "probe", job, Transport::Rdma)?;
+    let job = Job::start(&lab.guests, &program())?;
+    let live = round(lab, traffic, claims, job)?;
     for leg in &live {
         claims.note(
             format!(
@@ -82,7 +85,7 @@ pub(super) fn run(
     }
     let bounds: Vec<Bound> = live
         .iter()
-        .zip(&plain)
+        .zip(plain)
         .filter_map(|(live, plain)| Bound::of(live, plain))
         .collect();
     claims.note(
@@ -93,7 +96,7 @@ pub(super) fn run(
     for bound in &bounds {
         claims.report(bound.to_string());
     }
-    legs.extend(plain.into_iter().chain(live));
+    legs.extend(live);
     Ok(bounds)
 }
 
@@ -102,26 +105,24 @@ fn round(
     lab: &Lab,
     traffic: &Traffic,
     claims: &mut Claims,
-    name: &'static str,
     mut job: Job,
-    at_home: Transport,
 ) -> anyhow::Result<Vec<Leg>> {
-    wait_for(at_home, &mut job, traffic)?;
+    wait_for(Transport::Rdma, &mut job, traffic)?;
     let mut legs = Vec::new();
     let mut offsets = Vec::new();
     for (from, to) in [("a", "b"), ("b", "a")] {
         offsets.push(ClockOffset::of(&lab.guests[0])?);
         let trip = Trip {
-            job: name,
+            job: "probe",
             from,
             to,
             mode: "live",
-            at_home,
+            at_home: Transport::Rdma,
         };
         legs.push(Leg::travel(lab, traffic, trip, claims)?);
     }
     job.finish("stall_probe")?;
-    let outcome = job.wait(BEGINS).context("the probe does not end")?;
+    let outcome = job.wait(ENDS).context("the probe does not end")?;
     for (leg, offset) in legs.iter_mut().zip(offsets) {
         let gaps = stall::gaps(&outcome.output, offset);
         leg.stalls = at_moments(&leg.crossing, &gaps);
@@ -131,11 +132,12 @@ fn round(
             .filter(|gap| way.contains(&gap.at_ms))
             .collect();
     }
-    verified(name, &outcome, claims);
+    verified("probe", &outcome, claims);
     Ok(legs)
 }
 
-fn verified(name: &str, outcome: &Outcome, claims: &mut Claims) {
+/// Whether the probe says that all went well.
+pub(super) fn verified(name: &str, outcome: &Outcome, claims: &mut Claims) {
     let said = outcome
         .output
         .iter()
@@ -178,16 +180,15 @@ fn at_moments(crossing: &Crossing, gaps: &[Gap]) -> Vec<(Phase, Duration)> {
 }
 
 impl Bound {
-    fn of(live: &Leg, plain: &Leg) -> Option<Self> {
-        let plain_downtime = plain.crossing.own_downtime()?;
+    fn of(live: &Leg, plain: &PlainMove) -> Option<Self> {
         let switch = live.crossing.switch_stalls().into_iter().max()?;
-        let bound = plain_downtime.mul_f64(1.2) + 2 * switch;
+        let bound = plain.downtime.mul_f64(1.2) + 2 * switch;
         let stall = live.stall()?;
         Some(Self {
             leg: live.name(),
             stall,
-            plain_downtime,
-            plain_stall: plain.stall()?,
+            plain_downtime: plain.downtime,
+            plain_stall: plain.stall,
             switch,
             bound,
             ratio: stall.as_secs_f64() / bound.as_secs_f64(),
@@ -200,8 +201,8 @@ impl std::fmt::Display for Bound {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         write!(
             f,
-            "{}: job stall {:.1} ms, {:.2} of 1.2 × plain downtime {:.1} ms + 2 × switch {:.1} ms \
-             = {:.1} ms (a plain migration stalls it for {:.1} ms)",
+            "{}: job stall {:.1} ms, {:.2} of 1.2 × downtime by QEMU alone {:.1} ms + 2 × switch \
+             {:.1} ms = {:.1} ms (QEMU alone stalls it for {:.1} ms)",
             self.leg,
             ms(self.stall),
             self.ratio,

@@ -6,19 +6,21 @@ use std::time::Duration;
 use symvirt_host::operation::Phase;
 
 use super::leg::Leg;
+use super::plain::PlainMove;
 use crate::traffic::Transport;
 
 /// One row for each crossing, then one for each phase.
-pub(super) fn render(legs: &[Leg]) -> String {
+pub(super) fn render(plain: &[PlainMove], legs: &[Leg]) -> String {
     let mut text = String::new();
     let head = [
         "crossing", "total", "moved", "before", "copying", "after", "switches", "downtime", "seen",
     ];
-    let rows: Vec<Vec<String>> = legs.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = plain.iter().map(bare).chain(legs.iter().map(row)).collect();
     grid(&mut text, &head, &rows);
     text.push_str(
         "\n  moved     bytes that QEMU sent, all VMs        copying   transport during the copy\n  \
-         switches  longest stall of a rank, each switch  downtime  longest standstill of a VM\n  \
+         switches  longest stall of a rank, each switch  downtime  longest standstill of a VM, stop to\n  \
+                                                                   run; QEMU alone: as it counts it\n  \
          seen      job stall: sum of the longest gaps that the job saw at its switches and its\n            \
          switchover (with its VM's standstill)\n\n",
     );
@@ -55,6 +57,24 @@ pub(super) fn render(legs: &[Leg]) -> String {
         .collect();
     grid(&mut text, &head, &rows);
     text
+}
+
+fn bare(plain: &PlainMove) -> Vec<String> {
+    let none = || "–".to_owned();
+    let moved = format!("{:.0} MiB", plain.bytes as f64 / 1048576.0);
+    let took = format!("{:.1} s", plain.took().as_secs_f64());
+    let (downtime, seen) = (time(plain.downtime), time(plain.stall));
+    vec![
+        plain.name(),
+        took,
+        moved,
+        none(),
+        none(),
+        none(),
+        none(),
+        downtime,
+        seen,
+    ]
 }
 
 fn row(leg: &Leg) -> Vec<String> {

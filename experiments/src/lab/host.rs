@@ -30,6 +30,8 @@ pub struct Host {
     pub name: &'static str,
     /// Its network namespace.
     pub namespace: String,
+    /// Its address on Ethernet.
+    pub address: String,
     directory: PathBuf,
     programs: PathBuf,
     daemon: Option<Child>,
@@ -39,12 +41,14 @@ impl Host {
     pub(super) fn new(
         name: &'static str,
         namespace: String,
+        index: usize,
         directory: PathBuf,
         programs: &Path,
     ) -> Self {
         Self {
             name,
             namespace,
+            address: network::address(index),
             directory,
             programs: programs.to_owned(),
             daemon: None,

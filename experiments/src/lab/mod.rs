@@ -17,7 +17,9 @@
 //! | [`host`] | configuration and daemon of a host |
 //! | [`guest`] | identity, specification and ssh of a guest |
 //! | [`template`] | guests that are restored instead of booted |
+//! | [`bare`] | guests that QEMU runs by itself |
 
+pub mod bare;
 pub mod guest;
 pub mod host;
 pub mod ledger;
@@ -31,10 +33,14 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use symvirt_host::config::VmSpec;
+use symvirt_host::vm::command_line::Start;
+use tokio::runtime::Runtime;
 
 use crate::command::{self, CommandError};
 use crate::image::{Image, ImageError, Payload};
 use crate::lab_dir::{LabDir, LabDirError};
+use bare::Bare;
 use guest::{Guest, GuestId, SpecOptions};
 use host::{Host, HostPlan};
 use ledger::{Ledger, LedgerError};
@@ -86,6 +92,14 @@ pub enum LabError {
     Template {
         /// The guest.
         guest: String,
+        /// Why.
+        reason: String,
+    },
+    /// A VM outside of the daemons does not do what was asked.
+    #[error("VM {vm}, run by QEMU alone: {reason}")]
+    Bare {
+        /// The VM.
+        vm: String,
         /// Why.
         reason: String,
     },
@@ -142,6 +156,17 @@ pub struct Lab {
     pub guests: Vec<Guest>,
     ledger: Ledger,
     logs: PathBuf,
+    stock: Stock,
+}
+
+/// What guests are made from.
+#[derive(Debug)]
+struct Stock {
+    plan: Plan,
+    directory: LabDir,
+    image: Image,
+    /// The second disk.
+    disk: PathBuf,
 }
 
 /// Where the programs of the project are: beside this one.
@@ -190,6 +215,16 @@ impl Lab {
     /// # Errors
     /// [`LabError`]; what was made is removed, logs are kept in the lab's directory.
     pub fn up(plan: &Plan, say: &dyn Fn(&str)) -> Result<Self, LabError> {
+        let mut lab = Self::up_without_guests(plan, say)?;
+        lab.start_guests(say)?;
+        Ok(lab)
+    }
+
+    /// The same without guests.
+    ///
+    /// # Errors
+    /// As [`Lab::up`].
+    pub fn up_without_guests(plan: &Plan, say: &dyn Fn(&str)) -> Result<Self, LabError> {
         requirements::check()?;
         let swept = ledger::sweep()?;
         if swept > 0 {
@@ -199,7 +234,7 @@ impl Lab {
         let image = Image::ensure(&directory, say)?;
         let programs = programs()?;
         let apps = crate::apps::build(&directory)?;
-        let payload = payload(&programs, &apps)?;
+        let disk = payload_disk(&directory, &payload(&programs, &apps)?)?;
 
         let ledger = Ledger::create()?;
         end_on_signals(&ledger);
@@ -208,55 +243,73 @@ impl Lab {
             guests: Vec::new(),
             logs: directory.part("logs")?,
             ledger,
+            stock: Stock {
+                plan: plan.clone(),
+                directory,
+                image,
+                disk,
+            },
         };
-        match lab.populate(plan, &directory, &image, &payload, &programs, say) {
-            Ok(()) => Ok(lab),
-            Err(error) => {
-                if let Ok(kept) = lab.keep_logs() {
-                    say(&format!("logs are kept in {}", kept.display()));
-                }
-                Err(error)
-            }
-        }
+        let up = lab.start_hosts(&programs, say);
+        lab.or_keep_logs(up, say)?;
+        Ok(lab)
     }
 
-    fn populate(
-        &mut self,
-        plan: &Plan,
-        directory: &LabDir,
-        image: &Image,
-        payload: &Payload,
-        programs: &Path,
+    /// Starts the guests under the first host's daemon.
+    ///
+    /// # Errors
+    /// [`LabError`]; logs are kept in the lab's directory.
+    pub fn start_guests(&mut self, say: &dyn Fn(&str)) -> Result<(), LabError> {
+        let up = self.populate(say);
+        self.or_keep_logs(up, say)
+    }
+
+    fn or_keep_logs(
+        &self,
+        result: Result<(), LabError>,
         say: &dyn Fn(&str),
     ) -> Result<(), LabError> {
-        let run = self.ledger.directory().to_owned();
-        let disk = payload_disk(directory, payload)?;
+        if result.is_err()
+            && let Ok(kept) = self.keep_logs()
+        {
+            say(&format!("logs are kept in {}", kept.display()));
+        }
+        result
+    }
 
-        let names: Vec<&str> = plan.hosts.iter().map(|host| host.name).collect();
+    fn start_hosts(&mut self, programs: &Path, say: &dyn Fn(&str)) -> Result<(), LabError> {
+        let run = self.ledger.directory().to_owned();
+        let plans = &self.stock.plan.hosts;
+        let names: Vec<&str> = plans.iter().map(|host| host.name).collect();
         let namespaces = network::make(&self.ledger, &names)?;
-        Host::configure(&plan.hosts, &run, programs)?;
-        for (host, namespace) in plan.hosts.iter().zip(namespaces) {
-            let mut host = Host::new(host.name, namespace, run.clone(), programs);
+        Host::configure(plans, &run, programs)?;
+        for (index, (host, namespace)) in plans.iter().zip(namespaces).enumerate() {
+            let mut host = Host::new(host.name, namespace, index, run.clone(), programs);
             host.start(&self.ledger)?;
             self.hosts.push(host);
         }
         say(&format!("hosts {} are up", names.join(", ")));
+        Ok(())
+    }
 
-        let ids: Vec<GuestId> = (1..=plan.guests).map(GuestId).collect();
-        let templates = self.templates(directory, image, &disk, &ids, say)?;
+    fn populate(&mut self, say: &dyn Fn(&str)) -> Result<(), LabError> {
+        let run = self.ledger.directory().to_owned();
+        let templates = self.templates(say)?;
         let mut start = self.hosts[0].symvirt();
         start.args(["vm", "start"]);
-        for (id, template) in ids.into_iter().zip(templates) {
+        for (id, template) in self.ids().zip(templates) {
             let options = SpecOptions {
                 gang: GANG.into(),
-                hca: usize::from(id.0) <= plan.hosts[0].hcas,
+                hca: usize::from(id.0) <= self.stock.plan.hosts[0].hcas,
                 template: Some(template),
             };
             let path = run.join(format!("{}.toml", id.name()));
-            write(&path, &id.spec(image, &disk, &options))?;
+            write(
+                &path,
+                &id.spec(&self.stock.image, &self.stock.disk, &options),
+            )?;
             start.arg(path);
-            self.guests
-                .push(Guest::new(id, &self.hosts[0].namespace, image, &run));
+            self.guests.push(self.guest(id, &run));
         }
         self.ledger
             .making(|| command::output(&mut start).map_err(LabError::from))?;
@@ -267,16 +320,53 @@ impl Lab {
         Ok(())
     }
 
-    /// The guests' templates; made if this build has none yet.
-    fn templates(
+    fn ids(&self) -> impl Iterator<Item = GuestId> + use<> {
+        (1..=self.stock.plan.guests).map(GuestId)
+    }
+
+    /// A guest that is, or will be, on the first host's Ethernet.
+    fn guest(&self, id: GuestId, directory: &Path) -> Guest {
+        Guest::new(id, &self.hosts[0].namespace, &self.stock.image, directory)
+    }
+
+    /// Starts the guests without HCAs and without the daemons, which know nothing of them.
+    /// `runtime` serves their monitors.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub fn start_bare(
         &self,
-        directory: &LabDir,
-        image: &Image,
-        disk: &Path,
-        ids: &[GuestId],
+        runtime: &Runtime,
         say: &dyn Fn(&str),
-    ) -> Result<Vec<PathBuf>, LabError> {
-        let namespace = &self.hosts[0].namespace;
+    ) -> Result<(Vec<Guest>, Vec<Bare>), LabError> {
+        let own = self.ledger.directory().join("bare");
+        let (namespace, mut guests, mut vms) = (&self.hosts[0].namespace, Vec::new(), Vec::new());
+        for (id, template) in self.ids().zip(self.templates(say)?) {
+            let directory = own.join(id.name());
+            let spec = self.bare_spec(id)?;
+            let vm = Bare::restore(&self.ledger, namespace, directory, &spec, &template);
+            vms.push(runtime.block_on(vm)?);
+            guests.push(self.guest(id, &own));
+        }
+        for guest in &guests {
+            guest.wait_until_up()?;
+        }
+        Ok((guests, vms))
+    }
+
+    /// Starts a QEMU on `host` that waits for `vm`.
+    ///
+    /// # Errors
+    /// [`LabError`].
+    pub async fn await_bare(&self, vm: &Bare, host: &Host) -> Result<Bare, LabError> {
+        let name = format!("{}-on-{}", vm.spec.name, host.name);
+        let directory = self.ledger.directory().join("bare").join(name);
+        let waiting = Start::Waiting;
+        Bare::start(&self.ledger, &host.namespace, directory, &vm.spec, waiting).await
+    }
+
+    /// The specification of a guest without HCA, which boots.
+    fn bare_spec(&self, id: GuestId) -> Result<VmSpec, LabError> {
         let own = self.ledger.directory().join("templates");
         std::fs::create_dir_all(&own).map_err(|source| LabError::File {
             what: "make",
@@ -288,21 +378,29 @@ impl Lab {
             hca: false,
             template: None,
         };
-        let mut specs = Vec::new();
-        for id in ids {
-            let path = own.join(format!("{}.toml", id.name()));
-            write(&path, &id.spec(image, disk, &options))?;
-            specs.push(path);
-        }
-        let orders: Vec<template::Order<'_>> = ids
-            .iter()
-            .zip(&specs)
-            .map(|(id, spec)| template::Order {
-                spec,
-                guest: Guest::new(*id, namespace, image, &own),
+        let path = own.join(format!("{}.toml", id.name()));
+        write(
+            &path,
+            &id.spec(&self.stock.image, &self.stock.disk, &options),
+        )?;
+        VmSpec::load(&path).map_err(|error| LabError::Bare {
+            vm: id.name(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// The guests' templates; made if this build has none yet.
+    fn templates(&self, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>, LabError> {
+        let own = self.ledger.directory().join("templates");
+        let orders = self.ids().map(|id| {
+            Ok(template::Order {
+                spec: self.bare_spec(id)?,
+                guest: self.guest(id, &own),
             })
-            .collect();
-        template::ensure(directory, &self.ledger, namespace, &orders, say)
+        });
+        let orders = orders.collect::<Result<Vec<_>, LabError>>()?;
+        let namespace = &self.hosts[0].namespace;
+        template::ensure(&self.stock.directory, &self.ledger, namespace, &orders, say)
     }
 
     /// A host by its name.

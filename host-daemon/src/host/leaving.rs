@@ -83,13 +83,6 @@ impl LocalHost {
         })
     }
 
-    /// Lets a VM run that was stopped in vain.
-    pub(super) async fn run_on(&self, vm: &VmName) -> Result<HostReply, HostError> {
-        let (machine, _) = self.outgoing_of(vm)?;
-        self.see_it_run(&machine).await?;
-        Ok(HostReply::Done)
-    }
-
     /// Ends the copy; the VM runs here when this returns.
     pub(super) async fn cancel_copy(&self, vm: &VmName) -> Result<HostReply, HostError> {
         let machine = self.machine(vm)?;

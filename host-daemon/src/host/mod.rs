@@ -121,7 +121,6 @@ impl LocalHost {
             HostCall::CopyStatus { vm } => self.copy_status(&vm),
             HostCall::Pace { vm, bandwidth } => self.pace(&vm, bandwidth).await,
             HostCall::Stop { vm } => self.stop_for_crossing(&vm).await,
-            HostCall::RunOn { vm } => self.run_on(&vm).await,
             HostCall::CancelCopy { vm } => self.cancel_copy(&vm).await,
             HostCall::Cross { vm, limit_ms } => self.cross(&vm, limit_ms).await,
             HostCall::Retire { vm } => self.retire(&vm).await,

@@ -116,11 +116,6 @@ pub enum HostCall {
         /// Which VM.
         vm: VmName,
     },
-    /// Source: let a VM run that was stopped; its copy goes on.
-    RunOn {
-        /// Which VM.
-        vm: VmName,
-    },
     /// Source: end the copy and see that the VM runs.
     CancelCopy {
         /// Which VM.

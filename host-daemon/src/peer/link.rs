@@ -256,8 +256,7 @@ fn limit(call: &HostCall) -> Duration {
         | HostCall::Release { .. }
         | HostCall::CopyStatus { .. }
         | HostCall::Pace { .. }
-        | HostCall::Stop { .. }
-        | HostCall::RunOn { .. } => ANSWER_LIMIT,
+        | HostCall::Stop { .. } => ANSWER_LIMIT,
         HostCall::Prepare { .. }
         | HostCall::Discard { .. }
         | HostCall::Resume { .. }

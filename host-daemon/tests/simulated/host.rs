@@ -116,14 +116,6 @@ impl SimulatedHost {
                 vm.source = Source::Copying(left, true);
                 Ok(HostReply::Stopped { at_us: None })
             }
-            HostCall::RunOn { vm } => {
-                let vm = known(world, &vm);
-                if let Source::Copying(left, true) = vm.source {
-                    vm.source = Source::Copying(left, false);
-                    vm.lingers = vm.lingers.saturating_sub(1);
-                }
-                Ok(HostReply::Done)
-            }
             HostCall::CancelCopy { vm } => {
                 let vm = known(world, &vm);
                 assert_ne!(
@@ -131,6 +123,9 @@ impl SimulatedHost {
                     Source::Completed,
                     "a copy that has completed is cancelled"
                 );
+                if matches!(vm.source, Source::Copying(_, true)) {
+                    vm.lingers = vm.lingers.saturating_sub(1);
+                }
                 vm.source = Source::Running;
                 Ok(HostReply::Done)
             }

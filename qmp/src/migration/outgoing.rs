@@ -364,6 +364,8 @@ async fn observe(
         let learned = (answer.status)
             .filter(|status| begun && change.is_none() && (trust_answer || is_over(*status)));
         let rest = match learned {
+            // Its event is among those that were missed, as far as anybody can tell.
+            Some(status) if trust_answer => vec![(status, None)],
             Some(status) => until(&mut events, status).await,
             None => Vec::new(),
         };

@@ -1,9 +1,9 @@
 //! The copying of all VMs, which converge together and stop together.
 //!
 //! ```text
-//!   iterate while all run, at the pace of the slowest ◄── let them run, ──────────┐
-//!        │ every VM fits the downtime, and nobody is slowed    those ready anew   │
-//!        ▼                                                                        │
+//!   iterate while all run, at the pace of the slowest ◄───────── let them run, ──┐
+//!        │ every VM fits the downtime, and nobody is slowed        begin anew    │
+//!        ▼                                                                       │
 //!   stop all in the same instant ─► the rest goes over ─► all in `pre-switchover`, or not in time
 //!                                                                │ all
 //!                                                                ▼
@@ -13,8 +13,7 @@
 //! A VM that stands still soon makes the ranks of all others wait. Hence no VM decides by itself
 //! when it stops: QEMU iterates until it is told (`Settings::await_stop`). Nothing dirties memory
 //! any more then, so what is left is bounded by what was left at the last look. QEMU lets nobody
-//! leave `pre-switchover` but by a cancel, so a VM that got there while another did not is copied
-//! anew.
+//! leave `pre-switchover` but by a cancel, so VMs that got there in vain are copied anew.
 
 mod pace;
 
@@ -49,7 +48,7 @@ type Copies = Vec<(VmName, CopyStatus)>;
 impl Crew {
     pub(super) async fn copy(&self) -> Outcome {
         let limits = *self.plan.limits();
-        self.start_copies(self.plan.vms.iter()).await?;
+        self.start_copies().await?;
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = Pace::new(limits.bandwidth);
@@ -60,7 +59,8 @@ impl Crew {
             if copies.iter().all(|(_, copy)| copy.state == READY) {
                 return self.last_check().await;
             }
-            self.run_again(&copies).await?;
+            self.begin_anew(&copies).await?;
+            pace = Pace::new(limits.bandwidth);
         }
         Err(too_slow(
             &self.look().await?,
@@ -79,7 +79,7 @@ impl Crew {
             self.still_worth_it()?;
             let fit = |(_, copy): &(VmName, CopyStatus)| fits(copy, pace, limits.downtime_ms);
             if !copies.iter().all(fit) {
-                let changes = pace.look(&copies);
+                let changes = pace.look(&copies, limits.downtime_ms);
                 self.set_pace(&changes).await?;
             } else {
                 let slowed = pace.all_off();
@@ -168,17 +168,20 @@ impl Crew {
         .map(|_| ())
     }
 
-    async fn start_copies(&self, vms: impl Iterator<Item = &VmPlan> + Clone) -> Outcome {
+    async fn start_copies(&self) -> Outcome {
         let limits = self.plan.limits();
         let uris = self.measured().uris.clone();
-        if let Some(vm) = vms.clone().find(|vm| !uris.contains_key(&vm.vm)) {
+        let mut vms = self.plan.vms.iter();
+        if let Some(vm) = vms.find(|vm| !uris.contains_key(&vm.vm)) {
             return Err(format!("{}: no destination waits for it", vm.vm));
         }
-        self.each(&self.source, vms, |vm| HostCall::StartCopy {
-            vm: vm.vm.clone(),
-            uri: uris[&vm.vm].clone(),
-            downtime_ms: limits.downtime_ms,
-            bandwidth: limits.bandwidth,
+        self.each(&self.source, self.plan.vms.iter(), |vm| {
+            HostCall::StartCopy {
+                vm: vm.vm.clone(),
+                uri: uris[&vm.vm].clone(),
+                downtime_ms: limits.downtime_ms,
+                bandwidth: limits.bandwidth,
+            }
         })
         .await
         .map(|_| ())
@@ -218,33 +221,24 @@ impl Crew {
         .map(|_| ())
     }
 
-    /// Lets the VMs run that were stopped in vain. Those that were ready are copied from the
-    /// beginning.
-    async fn run_again(&self, copies: &Copies) -> Outcome {
-        let of = |wanted: bool| {
-            let is = move |vm: &&VmPlan| {
-                let found = copies.iter().find(|(name, _)| *name == vm.vm);
-                found.is_some_and(|(_, copy)| (copy.state == READY) == wanted)
-            };
-            self.plan.vms.iter().filter(is)
-        };
-        let late: Vec<_> = of(false).map(|vm| vm.vm.as_str()).collect();
+    /// Lets the VMs run that were stopped in vain, and copies them from the beginning: most are
+    /// ready, and those that are not may be any moment.
+    async fn begin_anew(&self, copies: &Copies) -> Outcome {
+        let late = copies.iter().filter(|(_, copy)| copy.state != READY);
+        let late: Vec<_> = late.map(|(vm, _)| vm.as_str()).collect();
         let late = late.join(", ");
-        self.doing(format!("{late} took too long; the VMs run again"));
-        self.note(format!(
-            "the VMs were stopped in vain, and copied on: {late} took too long for the rest"
+        self.doing(format!(
+            "{late} took too long; the VMs run, to be copied anew"
         ));
-        let run = |vm: &VmPlan| HostCall::RunOn { vm: vm.vm.clone() };
-        self.each(&self.source, of(false), run).await?;
+        self.note(format!(
+            "the VMs were stopped in vain, and copied anew: {late} took too long for the rest"
+        ));
         let cancel = |vm: &VmPlan| HostCall::CancelCopy { vm: vm.vm.clone() };
-        self.each(&self.source, of(true), cancel).await?;
-        let discard = |vm: &VmPlan| HostCall::Discard {
-            operation: self.plan.id.clone(),
-            vm: vm.vm.clone(),
-        };
-        self.each(&self.destination, of(true), discard).await?;
-        self.wait_at_destination(of(true)).await?;
-        self.start_copies(of(true)).await
+        self.each(&self.source, self.plan.vms.iter(), cancel)
+            .await?;
+        self.discard_at_destination(self.plan.vms.iter()).await?;
+        self.wait_at_destination().await?;
+        self.start_copies().await
     }
 
     pub(super) async fn cancel_copy(&self) -> Outcome {

@@ -28,19 +28,18 @@ impl Crew {
         }
         self.check_strangers()?;
         self.doing("starting the destination's QEMUs");
-        self.wait_at_destination(self.plan.vms.iter()).await
+        self.wait_at_destination().await
     }
 
-    /// Starts the destination's QEMUs of `vms` and remembers where they wait.
-    pub(super) async fn wait_at_destination<'a>(
-        &self,
-        vms: impl Iterator<Item = &'a VmPlan>,
-    ) -> Outcome {
+    /// Starts the destination's QEMUs and remembers where they wait.
+    pub(super) async fn wait_at_destination(&self) -> Outcome {
         let operation = &self.plan.id;
         let replies = self
-            .each(&self.destination, vms, |vm| HostCall::Prepare {
-                operation: operation.clone(),
-                vm: vm.vm.clone(),
+            .each(&self.destination, self.plan.vms.iter(), |vm| {
+                HostCall::Prepare {
+                    operation: operation.clone(),
+                    vm: vm.vm.clone(),
+                }
             })
             .await?;
         for (vm, reply) in replies {
@@ -60,7 +59,11 @@ impl Crew {
         released.map(|_| ()).map_err(|error| chain(&error))
     }
 
-    async fn discard_at_destination<'a>(&self, vms: impl Iterator<Item = &'a VmPlan>) -> Outcome {
+    /// Ends the destination's QEMUs of `vms`.
+    pub(super) async fn discard_at_destination<'a>(
+        &self,
+        vms: impl Iterator<Item = &'a VmPlan>,
+    ) -> Outcome {
         let operation = &self.plan.id;
         let calls = self.each(&self.destination, vms, |vm| HostCall::Discard {
             operation: operation.clone(),

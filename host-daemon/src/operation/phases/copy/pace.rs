@@ -1,15 +1,18 @@
 //! How fast each VM's copy may go so that no VM is ready long before the others. Pure.
+//!
+//! A copy that has sent everything looks for dirty pages, sends them, and looks again, as often as
+//! it can, and the VM's vCPUs wait each time. So a VM that fits while another does not is slowed
+//! down to about what it dirties: then it looks a few times in each tenth of a second, over which
+//! QEMU keeps to a bandwidth.
 
 use std::collections::BTreeMap;
 
-use super::READY;
 use crate::config::VmName;
 use crate::operation::effects::CopyStatus;
 
 /// Below this time to the end of its pass, the slowest is no reason to slow anybody down.
 const NEAR_MS: u64 = 300;
-/// Slowest pace. QEMU looks for dirty pages each time it has sent the rest, and vCPUs wait
-/// meanwhile: at this pace it is done with the rest, and looks, ten times a second at most.
+/// Slowest pace, in bytes per second.
 const CRAWL: u64 = 4 << 10;
 /// Passes after which QEMU's expectation means something.
 const PASSES: u64 = 2;
@@ -41,7 +44,11 @@ impl Pace {
     }
 
     /// The bandwidths to set, after a look at all copies.
-    pub fn look(&mut self, copies: &[(VmName, CopyStatus)]) -> BTreeMap<VmName, u64> {
+    pub fn look(
+        &mut self,
+        copies: &[(VmName, CopyStatus)],
+        downtime_ms: u64,
+    ) -> BTreeMap<VmName, u64> {
         for (_, copy) in copies {
             self.fastest = self.fastest.max(copy.bandwidth);
         }
@@ -61,12 +68,11 @@ impl Pace {
             .unwrap_or(0);
         let mut changes = BTreeMap::new();
         for (vm, copy) in copies {
-            let ahead = copy.state != READY
-                && copy.passes > 0
-                && slowest > NEAR_MS
-                && left_ms(copy).saturating_mul(2) < slowest;
-            if ahead {
-                let pace = (copy.remaining.saturating_mul(1000) / slowest).max(CRAWL);
+            let ahead =
+                copy.passes > 0 && slowest > NEAR_MS && left_ms(copy).saturating_mul(2) < slowest;
+            if ahead || fits(copy, self, downtime_ms) {
+                let with_the_slowest = copy.remaining.saturating_mul(1000) / slowest.max(1);
+                let pace = with_the_slowest.max(copy.dirty_rate).max(CRAWL);
                 let now = self.slowed.get(vm).copied();
                 // Small corrections are not worth a command.
                 if now.is_none_or(|now| pace > now.saturating_mul(2) || pace < now / 2) {
@@ -101,9 +107,6 @@ fn nominal(fastest: u64, limit: u64, copy: &CopyStatus) -> u64 {
 
 /// Whether the rest of a VM could be sent within the downtime.
 pub(super) fn fits(copy: &CopyStatus, pace: &Pace, downtime_ms: u64) -> bool {
-    if copy.state == READY {
-        return true;
-    }
     // QEMU expects with the bandwidth it is allowed.
     let rest_ms = copy.remaining.saturating_mul(1000) / pace.nominal(copy);
     let slowed = pace.is_slowed(copy) && copy.passes >= PASSES && rest_ms <= downtime_ms;
@@ -124,7 +127,7 @@ mod tests {
             remaining,
             passes,
             bandwidth,
-            expected_downtime_ms: Some(1),
+            expected_downtime_ms: Some(remaining * 1000 / bandwidth),
             ..CopyStatus::default()
         }
     }
@@ -137,13 +140,16 @@ mod tests {
         ]
     }
 
+    impl Pace {
+        fn look_at(&mut self, copies: [CopyStatus; 2]) -> BTreeMap<VmName, u64> {
+            self.look(&gang(copies), 300)
+        }
+    }
+
     #[test]
     fn a_vm_far_ahead_is_slowed_to_end_its_pass_with_the_slowest() {
         let mut pace = Pace::new(0);
-        let changes = pace.look(&gang([
-            copy(10 << 20, 1, 100 << 20),
-            copy(900 << 20, 1, 100 << 20),
-        ]));
+        let changes = pace.look_at([copy(10 << 20, 1, 100 << 20), copy(900 << 20, 1, 100 << 20)]);
         let slowed = changes[&"vm1".parse().unwrap()];
         assert!((1 << 20..2 << 20).contains(&slowed), "{slowed}");
         assert!(!changes.contains_key(&"vm2".parse().unwrap()));
@@ -152,24 +158,26 @@ mod tests {
     #[test]
     fn nobody_is_slowed_when_all_are_near_the_end() {
         let mut pace = Pace::new(0);
-        let changes = pace.look(&gang([
-            copy(1 << 20, 2, 100 << 20),
-            copy(20 << 20, 2, 100 << 20),
-        ]));
+        let changes = pace.look_at([copy(35 << 20, 2, 100 << 20), copy(40 << 20, 2, 100 << 20)]);
         assert!(changes.is_empty());
+    }
+
+    #[test]
+    fn a_vm_that_fits_goes_at_the_pace_of_what_it_dirties_until_the_others_fit() {
+        let mut pace = Pace::new(0);
+        let mut ready = copy(0, 2, 100 << 20);
+        ready.dirty_rate = 3 << 20;
+        let changes = pace.look_at([ready, copy(40 << 20, 2, 100 << 20)]);
+        assert_eq!(changes, [("vm1".parse().unwrap(), 3 << 20)].into());
+        let off = pace.all_off();
+        assert_eq!(off, [("vm1".parse().unwrap(), 0)].into());
     }
 
     #[test]
     fn a_slowed_vm_goes_at_full_speed_again_when_the_others_have_caught_up() {
         let mut pace = Pace::new(0);
-        pace.look(&gang([
-            copy(10 << 20, 1, 100 << 20),
-            copy(900 << 20, 1, 100 << 20),
-        ]));
-        let changes = pace.look(&gang([
-            copy(9 << 20, 1, 2 << 20),
-            copy(12 << 20, 2, 100 << 20),
-        ]));
+        pace.look_at([copy(10 << 20, 1, 100 << 20), copy(900 << 20, 1, 100 << 20)]);
+        let changes = pace.look_at([copy(30 << 20, 1, 2 << 20), copy(40 << 20, 2, 100 << 20)]);
         assert_eq!(changes[&"vm1".parse().unwrap()], 0);
         assert!(pace.all_off().is_empty());
     }
@@ -177,10 +185,7 @@ mod tests {
     #[test]
     fn a_slowed_vm_fits_by_what_it_could_do() {
         let mut pace = Pace::new(0);
-        pace.look(&gang([
-            copy(10 << 20, 1, 100 << 20),
-            copy(900 << 20, 1, 100 << 20),
-        ]));
+        pace.look_at([copy(10 << 20, 1, 100 << 20), copy(900 << 20, 1, 100 << 20)]);
         let mut slowed = copy(5 << 20, 2, 1 << 20);
         slowed.expected_downtime_ms = Some(5000);
         assert!(fits(&slowed, &pace, 300));
