@@ -36,10 +36,13 @@ fn modified(path: &Path) -> Option<std::time::SystemTime> {
 }
 
 fn compile(source: &Path, program: &Path) -> Result<(), CommandError> {
+    let include = repository().join("ffi/include");
     let words = ["-std=gnu11", "-O2", "-pthread", "-o"].map(std::ffi::OsStr::new);
     let words = words
         .into_iter()
-        .chain([program.as_os_str(), source.as_os_str()]);
+        .chain([program.as_os_str(), source.as_os_str()])
+        .chain(["-I".as_ref(), include.as_os_str()])
+        .chain(["-Wl,--as-needed", "-libverbs"].map(std::ffi::OsStr::new));
     command::run("mpicc.openmpi", words)?;
     Ok(())
 }

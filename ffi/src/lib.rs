@@ -1,4 +1,4 @@
-//! The C ABI of UCP (UCX 1.13 to 1.18), as SymVirt interposes it.
+//! The C ABI of UCP (UCX 1.13 to 1.18), as SymVirt interposes it, and our own.
 //!
 //! | module | holds |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | [`ucp`] | handles, parameter and attribute structs, callbacks |
 //! | [`flags`] | the bits of `field_mask`, feature and operation masks |
 //! | [`functions`] | types of the UCP functions that SymVirt calls |
+//! | [`symvirt`] | the structs of our own `include/symvirt.h` |
 //! | [`exports`] | every public `ucp_*` function and what SymVirt does with it |
 //!
 //! The declarations are written by hand, so that the library builds without UCX installed; the
@@ -18,5 +19,6 @@
 pub mod exports;
 pub mod flags;
 pub mod functions;
+pub mod symvirt;
 pub mod ucp;
 pub mod ucs;

@@ -1,5 +1,6 @@
 //! The socket to the agent.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -8,6 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use symvirt_protocol::frame::{self, Decoder, FrameError};
+use symvirt_protocol::ids::ProcId;
+use symvirt_protocol::query::{Answer, GREETING, Query};
 use symvirt_protocol::rank::{FromRank, ToRank};
 
 use crate::object::lock;
@@ -16,6 +19,9 @@ use crate::object::lock;
 const DEFAULT_SOCKET: &str = "/run/symvirt/agent.sock";
 /// An agent that takes no bytes for so long is lost.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an answer of the agent is waited for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why there is no agent (any more).
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +38,36 @@ pub enum ChannelError {
     Read(#[source] std::io::Error),
     #[error("the agent's message")]
     Frame(#[from] FrameError),
+}
+
+fn socket() -> PathBuf {
+    std::env::var_os("SYMVIRT_AGENT_SOCKET")
+        .map_or_else(|| Path::new(DEFAULT_SOCKET).to_owned(), PathBuf::from)
+}
+
+/// Asks the agent which processes of this guest have joined; none if it does not answer in time.
+pub fn processes_of_this_guest() -> BTreeSet<ProcId> {
+    let ask = || -> Result<Vec<ProcId>, Box<dyn std::error::Error>> {
+        let mut stream = UnixStream::connect(socket())?;
+        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.write_all(&GREETING)?;
+        stream.write_all(&frame::encode(&Query::Processes)?)?;
+        let (mut decoder, mut bytes) = (Decoder::default(), [0; 4096]);
+        loop {
+            match decoder.next()? {
+                Some(Answer::Processes(processes)) => return Ok(processes),
+                Some(Answer::Status(_)) => return Err("another answer".into()),
+                None => {}
+            }
+            match stream.read(&mut bytes)? {
+                0 => return Err("it ended the connection".into()),
+                count => decoder.push(&bytes[..count]),
+            }
+        }
+    };
+    let processes = ask().inspect_err(|error| crate::log::debug!("ask the agent: {error}"));
+    processes.unwrap_or_default().into_iter().collect()
 }
 
 /// A connection to the agent: written by any thread, read by one.
@@ -51,8 +87,7 @@ impl Channel {
     /// # Errors
     /// [`ChannelError::Connect`]: there is no agent, or it is not listening.
     pub fn connect() -> Result<Channel, ChannelError> {
-        let path = std::env::var_os("SYMVIRT_AGENT_SOCKET")
-            .map_or_else(|| Path::new(DEFAULT_SOCKET).to_owned(), PathBuf::from);
+        let path = socket();
         let connect = || {
             let stream = UnixStream::connect(&path)?;
             stream.set_write_timeout(Some(WRITE_LIMIT))?;

@@ -59,14 +59,14 @@ const FAMILIES: [Family; 3] = [
         target: "",
         compiler: "mpicc.openmpi",
         package: "libopenmpi-dev",
-        libraries: &["-pthread"],
+        libraries: &["-pthread", "-Wl,--as-needed", "-libverbs"],
     },
     Family {
         folder: "",
         target: "mpich",
         compiler: "mpicc.mpich",
         package: "libmpich-dev",
-        libraries: &["-pthread"],
+        libraries: &["-pthread", "-Wl,--as-needed", "-libverbs"],
     },
     Family {
         folder: "ucp",
@@ -97,12 +97,19 @@ pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("apps")
 }
 
+/// Folder of `symvirt.h` and `symvirt.f90`.
+pub fn include() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../ffi/include")
+}
+
 /// Compiles what is missing or out of date into `target`.
 ///
 /// # Errors
 /// The first program that does not compile; those before it are there.
 pub fn build_all(target: &Path) -> Result<(), AppError> {
-    let headers = newest(&sources(), "h")?.max(newest(&sources().join("ucp"), "h")?);
+    let headers = newest(&sources(), "h")?
+        .max(newest(&sources().join("ucp"), "h")?)
+        .max(newest(&include(), "h")?);
     for family in &FAMILIES {
         let into = target.join(family.target);
         std::fs::create_dir_all(&into).map_err(|source| AppError::Folder {
@@ -134,6 +141,8 @@ fn compile(family: &Family, source: &Path, program: &Path) -> Result<(), AppErro
             "-o",
         ])
         .arg(&unfinished)
+        .arg("-I")
+        .arg(include())
         .arg(source)
         .args(family.libraries)
         .output()

@@ -20,6 +20,7 @@ const PACKAGES: &[&str] = &[
     "cpio",
     "debootstrap",
     "e2fsprogs",
+    "g++",
     "gcc",
     "gfortran",
     "hpcc",

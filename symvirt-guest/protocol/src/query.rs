@@ -18,6 +18,8 @@ pub const GREETING: [u8; 4] = *b"SYMQ";
 pub enum Query {
     /// Everything the agent knows.
     Status,
+    /// Which processes of this guest have joined.
+    Processes,
 }
 
 /// What is answered.
@@ -25,6 +27,8 @@ pub enum Query {
 pub enum Answer {
     /// To [`Query::Status`].
     Status(Box<AgentStatus>),
+    /// To [`Query::Processes`].
+    Processes(Vec<ProcId>),
 }
 
 /// What an agent knows of its guest.

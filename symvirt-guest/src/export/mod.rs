@@ -18,6 +18,7 @@ pub mod receive;
 pub mod request;
 pub mod rma;
 pub mod send;
+pub mod symvirt;
 pub mod trampoline;
 pub mod worker;
 

@@ -16,6 +16,7 @@ pub mod handler;
 pub mod handlers;
 pub mod headers;
 pub mod key;
+pub mod lanes;
 pub mod memory;
 pub mod message;
 pub mod pool;

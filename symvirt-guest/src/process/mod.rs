@@ -6,6 +6,7 @@
 //! | [`contexts`], [`workers`], [`endpoints`], [`memories`] | making and destroying our objects |
 //! | [`environment`] | the process's environment, between the application and UCX |
 //! | [`gang`] | identity, epoch, transports, the peers' addresses, what was sent |
+//! | [`holds`], [`participants`], [`state`] | what `symvirt.h` offers |
 //! | [`round`] | the switch under way, as the application's threads must respect it |
 
 pub mod configuration;
@@ -13,8 +14,11 @@ pub mod contexts;
 pub mod endpoints;
 pub mod environment;
 pub mod gang;
+pub mod holds;
 pub mod memories;
+pub mod participants;
 pub mod round;
+pub mod state;
 pub mod workers;
 
 use symvirt_ffi::flags::param;

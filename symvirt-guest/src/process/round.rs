@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::rank::FromRank;
 
-use super::gang;
+use super::{gang, holds};
 use crate::object::lock;
 use crate::object::memory::Memory;
 
@@ -128,12 +128,18 @@ pub fn is_sound(epoch: Epoch) -> bool {
     lock(&ROUND).phase == Phase::Running(epoch)
 }
 
+/// Whether there is one.
+pub fn is_under_way() -> bool {
+    lock(&ROUND).phase != Phase::Idle
+}
+
 /// Ends the round; waiting changes go on.
 pub fn end() {
     let mut round = lock(&ROUND);
     round.phase = Phase::Idle;
     let released = std::mem::take(&mut round.released);
     drop(round);
+    holds::open();
     ENDED.notify_all();
     drop(released);
 }

@@ -12,7 +12,8 @@ use symvirt_protocol::transport::Transports;
 use super::Shared;
 use super::side::Side;
 use crate::object::lock;
-use crate::process::round;
+use crate::process::participants::{self, Proposal};
+use crate::process::{gang, holds, round};
 
 /// What the controller asks for.
 pub enum Job {
@@ -136,6 +137,14 @@ impl Builder {
     fn build(&mut self, epoch: Epoch, transports: Transports, held: bool) {
         // A new round begins only when all have answered the abandonment of the last.
         self.bury(true);
+        let proposal = Proposal {
+            epoch,
+            hold: false,
+            transports: Some(&transports),
+        };
+        if !held && let Err(refusal) = participants::prepare(proposal) {
+            return self.veto(epoch, refusal);
+        }
         let published = Side::build(epoch, transports).and_then(|side| match side.blobs() {
             Ok(blobs) => Ok((side, blobs)),
             Err(error) => {
@@ -168,9 +177,14 @@ impl Builder {
         };
         let wired = side.wire_up(table, hellos, &self.shared.abandoned);
         *lock(&self.shared.prepared) = Some(side);
-        match wired {
+        if let Err(error) = wired {
+            return self.veto(epoch, error.to_string());
+        }
+        match holds::shut(|| self.shared.abandoned.load(Ordering::Acquire)) {
             Ok(()) => self.shared.send(&FromRank::Ready { epoch }),
-            Err(error) => self.veto(epoch, error.to_string()),
+            Err(Some(reason)) => self.veto(epoch, reason),
+            // The abandonment is on the queue.
+            Err(None) => {}
         }
     }
 
@@ -181,6 +195,11 @@ impl Builder {
         }
         self.shared.abandoned.store(false, Ordering::Release);
         if !held {
+            participants::abort(Proposal {
+                epoch,
+                hold: false,
+                transports: None,
+            });
             round::end();
         }
         self.shared.send(&FromRank::Aborted { epoch });
@@ -188,8 +207,17 @@ impl Builder {
 
     fn release(&self, epoch: Epoch, order: SwitchOrder, old: Side, stall: Option<Stall>) {
         let start = Instant::now();
+        let hold = order == SwitchOrder::BreakBeforeMake;
+        let transports = (!hold).then(gang::transports);
+        let proposal = Proposal {
+            epoch,
+            hold,
+            transports: transports.as_ref(),
+        };
+        participants::release(proposal);
         old.destroy();
-        if order == SwitchOrder::MakeBeforeBreak {
+        if !hold {
+            participants::acquire(proposal);
             round::end();
         }
         let release_us = start.elapsed().as_micros() as u64;

@@ -16,7 +16,8 @@ use super::{Shared, swap};
 use crate::channel::{Channel, ChannelError};
 use crate::gate::GATE;
 use crate::object::lock;
-use crate::process::{gang, round};
+use crate::process::participants::{self, Proposal};
+use crate::process::{gang, holds, round};
 use crate::spool;
 
 /// How long an application thread may stay inside UCX before the switch is vetoed.
@@ -164,9 +165,6 @@ impl Controller {
         let mut stall = Stall::default();
         if let Err(error) = GATE.close(CLOSE_LIMIT) {
             *lock(&self.shared.prepared) = prepared;
-            if order == SwitchOrder::BreakBeforeMake {
-                round::end();
-            }
             return self.shared.send(&FromRank::Veto {
                 epoch,
                 reason: error.to_string(),
@@ -284,7 +282,16 @@ impl Controller {
                     .map(Some)
                     .ok_or_else(|| "nothing is prepared".to_owned())
             }
-            SwitchOrder::BreakBeforeMake => round::begin(epoch).map(|()| None),
+            SwitchOrder::BreakBeforeMake => {
+                round::begin(epoch)?;
+                participants::prepare(Proposal {
+                    epoch,
+                    hold: true,
+                    transports: None,
+                })?;
+                holds::shut(|| false).map_err(Option::unwrap_or_default)?;
+                Ok(None)
+            }
         }
     }
 
@@ -377,6 +384,11 @@ impl Controller {
         let mut stall = held.stall;
         stall.repost_us = lap(start);
         stall.total_us = lap(held.since);
+        participants::acquire(Proposal {
+            epoch,
+            hold: true,
+            transports: Some(&gang::transports()),
+        });
         round::end();
         self.shared.send(&FromRank::Opened { epoch, stall });
     }

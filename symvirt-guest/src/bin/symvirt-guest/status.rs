@@ -53,8 +53,10 @@ fn ask(args: &Args) -> anyhow::Result<AgentStatus> {
     let mut decoder = Decoder::default();
     let mut buffer = [0; 4096];
     loop {
-        if let Some(Answer::Status(status)) = decoder.next()? {
-            return Ok(*status);
+        match decoder.next()? {
+            Some(Answer::Status(status)) => return Ok(*status),
+            Some(Answer::Processes(_)) => anyhow::bail!("the agent answers another question"),
+            None => {}
         }
         let read = stream.read(&mut buffer).context("wait for the answer")?;
         anyhow::ensure!(read > 0, "the agent ended the connection");

@@ -75,6 +75,10 @@ pub fn core_of(devices: &Devices) -> Core {
 /// Answers a question about the agent.
 pub fn answer(query: Query, core: &Core, devices: &Devices) -> Answer {
     match query {
+        Query::Processes => {
+            let ranks = core.rank_status().into_iter();
+            Answer::Processes(ranks.map(|rank| rank.process).collect())
+        }
         Query::Status => {
             let (epoch, interconnect, transports) = core.current();
             let (switch, coordinator) = core.switch();
