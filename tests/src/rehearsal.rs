@@ -102,6 +102,7 @@ pub struct Rehearsal {
     over: String,
     order: String,
     switches: Option<u64>,
+    round_timeout: Duration,
 }
 
 impl Default for Rehearsal {
@@ -111,6 +112,8 @@ impl Default for Rehearsal {
             over: "tcp,shm".to_owned(),
             order: "both".to_owned(),
             switches: None,
+            // Our own limit is to come first: it takes backtraces of what hangs.
+            round_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -131,6 +134,12 @@ impl Rehearsal {
     /// `mbb`, `bbm` or `both`.
     pub fn order(mut self, order: &str) -> Self {
         order.clone_into(&mut self.order);
+        self
+    }
+
+    /// Longest wait for the ranks in one phase of a switch.
+    pub fn round_timeout(mut self, limit: Duration) -> Self {
+        self.round_timeout = limit;
         self
     }
 
@@ -166,8 +175,8 @@ impl Rehearsal {
             "--order",
             &self.order,
         ]);
-        // Our own limit is to come first: it takes backtraces of what hangs.
-        command.args(["--round-timeout", "10m"]);
+        let patience = format!("{}ms", self.round_timeout.as_millis());
+        command.args(["--round-timeout", &patience]);
         if let Some(switches) = self.switches {
             command.args(["--switches", &switches.to_string()]);
         }

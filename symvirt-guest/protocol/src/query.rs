@@ -73,6 +73,8 @@ pub struct RankStatus {
     pub epoch: Epoch,
     /// What it said last, by the name of the message.
     pub said: String,
+    /// Where it stands, if it owes an answer for long.
+    pub stands: Option<String>,
     /// Bytes of messages that its last drain left in the spool.
     pub spool_bytes: u64,
     /// The most that the spool ever held.

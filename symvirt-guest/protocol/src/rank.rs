@@ -176,6 +176,23 @@ pub enum ToRank {
     },
 }
 
+impl ToRank {
+    /// The switch that it belongs to.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            ToRank::Welcome(_) | ToRank::Matched { .. } => None,
+            ToRank::Prepare { epoch, .. }
+            | ToRank::Peers { epoch, .. }
+            | ToRank::Commit { epoch, .. }
+            | ToRank::Expect { epoch, .. }
+            | ToRank::Proceed { epoch }
+            | ToRank::Release { epoch }
+            | ToRank::Open { epoch }
+            | ToRank::Abort { epoch } => Some(*epoch),
+        }
+    }
+}
+
 /// From a rank to the coordinator.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum FromRank {
@@ -258,6 +275,13 @@ pub enum FromRank {
         epoch: Epoch,
         /// How long the application was stopped in all.
         stall: Stall,
+    },
+    /// No answer yet: where the rank stands, in its own words or in its agent's, for the operator.
+    Stands {
+        /// This switch.
+        epoch: Epoch,
+        /// What it waits for.
+        at: String,
     },
     /// The switch is forgotten, the old transport is in use.
     Aborted {

@@ -22,6 +22,8 @@ use crate::spool;
 
 /// How long an application thread may stay inside UCX before the switch is vetoed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// A drain that is weighed for longer is told of, again and again.
+const UNTOLD: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to find an agent again.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How often a side is driven that waits for its commit.
@@ -208,7 +210,7 @@ impl Controller {
             }
         };
         stall.counters_us = lap(start) - stall.gate_us;
-        let taken = drain.fetch();
+        let taken = drain.fetch(|at| self.shared.send(&FromRank::Stands { epoch, at }));
         let proved = attach_syncs(&decision.syncs);
         stall.drained_messages = taken.messages;
         stall.drained_bytes = taken.bytes;
@@ -301,6 +303,7 @@ impl Controller {
         let mut idle = 0;
         // Asked to weigh: the decision that follows, and whether ours is out.
         let mut weighing: Option<(Decision, bool)> = None;
+        let mut told = Instant::now();
         loop {
             idle = if drain.progress() { 0 } else { idle + 1 };
             if let Some((_, said)) = &mut weighing
@@ -315,6 +318,11 @@ impl Controller {
                         reason: error.to_string(),
                     },
                 });
+            }
+            if matches!(weighing, Some((_, false))) && told.elapsed() > UNTOLD {
+                told = Instant::now();
+                let at = drain.describe();
+                self.shared.send(&FromRank::Stands { epoch, at });
             }
             let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
             match self.shared.channel().receive(nap) {

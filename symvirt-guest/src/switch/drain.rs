@@ -31,8 +31,10 @@ use crate::object::worker::Worker;
 use crate::real::real;
 use crate::spool::{self, SpoolError, Writer};
 
-/// A drain that lasts longer is reported, again and again.
-const REPORT: Duration = Duration::from_secs(10);
+/// A drain that lasts longer is told of, again and again.
+const REPORT: Duration = Duration::from_secs(1);
+/// One that lasts longer is told to the user, too.
+const LONG: Duration = Duration::from_secs(10);
 /// Longest sleep while the old side is being driven: the granularity of a stall.
 pub const NAP: Duration = Duration::from_micros(20);
 /// Fruitless looks at the old side before a nap.
@@ -136,13 +138,23 @@ impl Drain {
         self.writer.reserve(&lengths)
     }
 
-    /// Empties the old side. From here on there is no way back.
-    pub fn fetch(mut self) -> Taken {
+    /// Where it stands, for a person.
+    pub fn describe(&self) -> String {
+        let open = self.workers.iter().filter(|one| !one.is_done());
+        let open = open.map(WorkerDrain::describe).collect::<Vec<_>>();
+        format!("gate closed, draining: {}", open.join("; "))
+    }
+
+    /// Empties the old side. From here on there is no way back. `tell` is called with where it
+    /// stands every second that it takes.
+    pub fn fetch(mut self, tell: impl Fn(String)) -> Taken {
         for one in &mut self.workers {
             one.flush = Flush::start(one.worker());
             one.pull_probed(&mut self.writer);
         }
-        let mut reported = Instant::now();
+        let begun = Instant::now();
+        let mut reported = begun;
+        let mut warned = begun;
         let mut idle = 0;
         loop {
             let mut happened = false;
@@ -159,9 +171,12 @@ impl Drain {
             }
             if reported.elapsed() > REPORT {
                 reported = Instant::now();
-                for one in self.workers.iter().filter(|one| !one.is_done()) {
-                    crate::log::warning!("still draining: {}", one.describe());
+                let stands = self.describe();
+                if warned.elapsed() > LONG {
+                    warned = reported;
+                    crate::log::warning!("{stands}");
                 }
+                tell(stands);
             }
         }
         self.workers
@@ -263,7 +278,6 @@ impl WorkerDrain {
             && self.pulls.iter().all(|pull| pull.is_done())
     }
 
-    /// Where it stands, for a person.
     fn describe(&self) -> String {
         let traffic = &self.worker().traffic;
         format!(

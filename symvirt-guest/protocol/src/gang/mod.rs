@@ -43,7 +43,7 @@ use crate::ids::{Epoch, ProcId, WorkerId};
 use crate::rank::{Blob, FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
 use crate::transport::{Interconnect, Transports};
 
-pub use outcome::{Effect, GuestId, Outcome, Phase, RankName, RankStall, Reason, Refusal};
+pub use outcome::{Effect, GuestId, Missing, Outcome, Phase, RankName, RankStall, Reason, Refusal};
 use roster::{Member, Roster};
 use round::Round;
 
@@ -113,12 +113,16 @@ impl Gang {
         self.round.as_ref().map(|round| (round.epoch, round.phase))
     }
 
-    /// Members whose answer the switch waits for.
-    pub fn waiting(&self) -> Vec<RankName> {
-        let waiting = self.round.iter().flat_map(|round| &round.waiting);
+    /// Members whose answer the switch waits for, and where they stand.
+    pub fn waiting(&self) -> Vec<Missing> {
+        let rounds = self.round.iter();
+        let waiting = rounds.flat_map(|round| round.waiting.iter().map(move |it| (round, it)));
         waiting
-            .filter_map(|process| self.roster.members.get(process))
-            .map(Member::name)
+            .filter_map(|(round, process)| {
+                let member = self.roster.members.get(process)?;
+                let (rank, at) = (member.name(), round.stands.get(process).cloned());
+                Some(Missing { rank, at })
+            })
             .collect()
     }
 
@@ -363,6 +367,7 @@ impl Gang {
             | FromRank::Drained { .. }
             | FromRank::Released { .. }
             | FromRank::Opened { .. }
+            | FromRank::Stands { .. }
             | FromRank::Aborted { .. } => {
                 if self.roster.members.contains_key(&process) {
                     self.answer(process, message, effects);

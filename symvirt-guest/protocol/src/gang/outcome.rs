@@ -47,6 +47,25 @@ impl fmt::Display for RankName {
     }
 }
 
+/// A rank that has not answered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Missing {
+    /// Which.
+    pub rank: RankName,
+    /// Where it stands, if it or its agent has said.
+    pub at: Option<String>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rank.fmt(f)?;
+        match &self.at {
+            Some(at) => write!(f, ", which stands: {at}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What the driver is to do.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Effect {
@@ -187,17 +206,17 @@ pub enum Reason {
         /// Where the switch stands.
         phase: Phase,
         /// Who is missing.
-        waiting: Vec<RankName>,
+        waiting: Vec<Missing>,
     },
     /// The driver asked for it.
     #[error("cancelled")]
     Cancelled,
 }
 
-fn join(ranks: &[RankName]) -> String {
+fn join(ranks: &[Missing]) -> String {
     ranks
         .iter()
-        .map(RankName::to_string)
+        .map(Missing::to_string)
         .collect::<Vec<_>>()
         .join(", ")
 }

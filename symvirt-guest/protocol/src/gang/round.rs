@@ -15,6 +15,8 @@ pub(super) struct Round {
     pub phase: Phase,
     /// Members whose answer the phase needs.
     pub waiting: BTreeSet<ProcId>,
+    /// Where members stand that have not answered in this phase.
+    pub stands: BTreeMap<ProcId, String>,
     /// How objects will be reached, by the process that published it.
     pub published: BTreeMap<ProcId, Vec<Blob>>,
     /// Hellos each worker will receive.
@@ -58,6 +60,7 @@ impl Round {
                 SwitchOrder::BreakBeforeMake => Phase::Commit,
             },
             waiting: BTreeSet::new(),
+            stands: BTreeMap::new(),
             published: BTreeMap::new(),
             hellos: BTreeMap::new(),
             sent: BTreeMap::new(),

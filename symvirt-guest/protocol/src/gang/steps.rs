@@ -10,6 +10,9 @@ use crate::agent::{Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId};
 use crate::rank::{FromRank, SwitchOrder, ToRank};
 
+/// Most bytes that are kept of where a rank stands.
+const MAX_STAND: usize = 4096;
+
 impl Gang {
     /// Asks every member for what `phase` needs, and passes it at once if there is none.
     pub(super) fn enter(&mut self, phase: Phase, effects: &mut Vec<Effect>) {
@@ -17,6 +20,7 @@ impl Gang {
         let Some(round) = &mut self.round else { return };
         round.phase = phase;
         round.waiting = members;
+        round.stands.clear();
         let epoch = round.epoch;
         let request = match phase {
             Phase::Prepare => {
@@ -162,6 +166,13 @@ impl Gang {
                 member.epoch = round.epoch;
             }
             (Phase::Abort, FromRank::Aborted { epoch }) if this(epoch) => {}
+            (_, FromRank::Stands { epoch, mut at }) if this(epoch) => {
+                let ends = (0..=at.len().min(MAX_STAND)).rev();
+                let end = ends.into_iter().find(|end| at.is_char_boundary(*end));
+                at.truncate(end.unwrap_or(0));
+                round.stands.insert(process, at);
+                return;
+            }
             // Of another epoch, repeated, or out of phase.
             _ => return,
         }

@@ -544,6 +544,48 @@ fn a_timeout_names_the_ranks_that_are_missing() {
 }
 
 #[test]
+fn who_does_not_answer_is_named_with_where_it_stands() {
+    let mut world = World::new(2, 2);
+    start(&mut world, 1, MBB);
+    let stands = |epoch, at: &str| {
+        let at = at.to_owned();
+        let message = FromRank::Stands {
+            epoch: Epoch(epoch),
+            at,
+        };
+        FromAgent::Ranks(vec![(ProcId(1), message)])
+    };
+    for (epoch, at) in [
+        (1, "first"),
+        (1, "in a system call"),
+        (7, "of another switch"),
+    ] {
+        assert_eq!(world.gang.hear(&guest_id(0), stands(epoch, at)), []);
+    }
+    // Another guest does not speak for it.
+    world.gang.hear(&guest_id(1), stands(1, "forged"));
+    let effects = world.gang.time_out();
+    world.apply(effects);
+    // The abort is another phase: what was said before does not hold any more.
+    assert!(
+        world
+            .gang
+            .waiting()
+            .iter()
+            .all(|missing| missing.at.is_none())
+    );
+    world.run();
+    let Some(Outcome::Aborted { reason, .. }) = world.outcomes.last() else {
+        panic!("{:?}", world.outcomes)
+    };
+    assert_eq!(
+        reason.to_string(),
+        "no answer during prepare from rank 0 (app, pid 1001, guest g0), which stands: in a \
+         system call, rank 1 (app, pid 1002, guest g1)"
+    );
+}
+
+#[test]
 fn a_rank_that_answers_no_abort_fails_the_switch_on_the_second_timeout() {
     let mut world = World::new(1, 2);
     start(&mut world, 1, MBB);

@@ -53,6 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// The changes to a job's environment.
 #[derive(Debug, PartialEq)]
 pub struct Environment {
+    /// The library that is preloaded.
+    pub library: PathBuf,
     /// Variables to set.
     pub set: Vec<(&'static str, OsString)>,
     /// What the user has set otherwise, which is kept: (variable, theirs, ours).
@@ -68,6 +70,7 @@ impl Environment {
 
     fn with_library(library: &Path, present: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut environment = Environment {
+            library: library.to_owned(),
             set: Vec::new(),
             kept: Vec::new(),
         };

@@ -5,11 +5,14 @@
 //! | `agent` | speaks for the ranks of this guest towards the host |
 //! | `exec` | runs a command so that its MPI processes can be moved |
 //! | `status` | shows ranks, transports and devices of this guest |
+//! | `doctor` | explains whether a job can be moved, and what stands in the way |
 //! | `rehearse` | cycles the transports of a job on one machine, without VM and daemon |
 #![forbid(unsafe_code)]
 
 mod agent;
+mod doctor;
 mod exec;
+mod inspect;
 mod rehearse;
 mod status;
 
@@ -32,13 +35,14 @@ enum Command {
     Exec(exec::Args),
     Status(status::Args),
     Rehearse(rehearse::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
         Command::Agent(_) => "info",
-        Command::Exec(_) | Command::Status(_) | Command::Rehearse(_) => "warn",
+        Command::Exec(_) | Command::Status(_) | Command::Rehearse(_) | Command::Doctor(_) => "warn",
     };
     let filter = EnvFilter::try_from_env("SYMVIRT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Agent(args) => block_on(agent::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Rehearse(args) => block_on(rehearse::run(args)),
+        Command::Doctor(args) => block_on(doctor::run(args)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("symvirt-guest: {error:#}");

@@ -102,6 +102,9 @@ fn describe(status: &AgentStatus) -> String {
             rank.spool_bytes,
             rank.spool_peak
         ));
+        if let Some(at) = &rank.stands {
+            line(format_args!("    owes an answer; stands: {at}"));
+        }
     }
     for device in &status.devices.verbs {
         let netdev = device.netdev.as_deref().unwrap_or("-");

@@ -14,6 +14,7 @@ pub mod core;
 pub mod devices;
 mod host;
 pub mod interconnect;
+pub mod overdue;
 mod port;
 pub mod sockets;
 
@@ -32,6 +33,7 @@ use self::board::Board;
 use self::core::{Core, Output};
 use self::devices::{Devices, structure};
 use self::host::Host;
+use self::overdue::Overdue;
 use self::port::Location;
 use self::sockets::Socket;
 
@@ -123,6 +125,7 @@ struct Agent {
     asked: bool,
     /// A look at the devices that is under way, not in the way of a round.
     look: Option<JoinHandle<Look>>,
+    overdue: Overdue,
 }
 
 /// What was seen.
@@ -144,6 +147,7 @@ impl Agent {
             reported: None,
             asked: false,
             look: None,
+            overdue: Overdue::new(),
         }
     }
 
@@ -154,7 +158,8 @@ impl Agent {
         let serving = socket.serve(events);
         tokio::pin!(serving);
         loop {
-            let deadline = self.core.deadline();
+            let deadlines = [self.core.deadline(), self.overdue.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             tokio::select! {
                 () = &mut serving => anyhow::bail!("the socket is not served any more"),
                 event = happening.recv() => self.rank_event(event.context("the socket is closed")?),
@@ -165,6 +170,7 @@ impl Agent {
                 }
                 seen = look(&mut self.look) => self.report(seen?)?,
             }
+            self.overdue.tick(&mut self.core, Instant::now());
             self.carry_out()?;
         }
     }

@@ -13,8 +13,8 @@
 //! named, and the job is killed (or left, to be looked at).
 
 mod job;
-mod over;
-mod record;
+pub mod over;
+pub mod record;
 mod stage;
 
 use std::ffi::OsString;
@@ -30,9 +30,10 @@ use tokio::sync::mpsc;
 use crate::agent::at;
 use crate::agent::sockets::{self, Socket};
 use crate::exec::Environment;
+use crate::inspect::Process;
 use job::Job;
 use over::{Item, Items};
-use record::Record;
+use record::{Record, Report};
 use stage::Stage;
 
 /// How long after the first rank joined the first switch begins, at most.
@@ -40,6 +41,8 @@ const FIRST_SWITCH: Duration = Duration::from_millis(50);
 /// Cancellations go through the first moments of a switch in steps like this.
 const CANCEL_STEP: Duration = Duration::from_millis(1);
 const CANCEL_STEPS: u64 = 60;
+/// How often the job's processes are looked at.
+const LOOK: Duration = Duration::from_millis(500);
 /// Time for connections to end after the job has.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
@@ -49,36 +52,39 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 pub struct Args {
     /// Time from the start of one switch to the start of the next
     #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
-    every: Duration,
+    pub every: Duration,
     /// Transports to go through: names of tcp, shm, native, fallback, separated by commas, or
     /// one TLS@DEVICES; may be repeated
     #[arg(long, value_name = "LIST", default_value = "tcp,shm")]
-    over: Vec<Items>,
+    pub over: Vec<Items>,
     /// Make-before-break, break-before-make, or both in turn
     #[arg(long, value_enum, default_value = "mbb")]
-    order: Order,
+    pub order: Order,
     /// Stop switching after this time; the job goes on to its end
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    duration: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Stop switching after this many switches
     #[arg(long, value_name = "COUNT")]
-    switches: Option<u64>,
+    pub switches: Option<u64>,
     /// Also cancel every COUNTth attempt, each a little later than the one before: abandoned
     /// switches must leave no trace either
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    cancel_every: Option<u64>,
+    pub cancel_every: Option<u64>,
     /// Longest wait for the ranks in one phase of a switch
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
-    round_timeout: Duration,
+    pub round_timeout: Duration,
     /// Longest run of the job as a whole
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    job_timeout: Option<Duration>,
+    pub job_timeout: Option<Duration>,
     /// What to do with a job of which a rank is stuck in a switch
     #[arg(long, value_enum, default_value = "kill")]
-    on_stuck: OnStuck,
+    pub on_stuck: OnStuck,
     /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
+    /// End the job well after this time: enough was seen
+    #[arg(skip)]
+    pub enough: Option<Duration>,
     /// The job: a launcher and its arguments
     #[arg(
         required = true,
@@ -86,11 +92,11 @@ pub struct Args {
         allow_hyphen_values = true,
         value_name = "CMD"
     )]
-    command: Vec<OsString>,
+    pub command: Vec<OsString>,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Debug)]
-enum Order {
+pub enum Order {
     /// Make-before-break
     Mbb,
     /// Break-before-make
@@ -111,7 +117,7 @@ impl Order {
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Debug)]
-enum OnStuck {
+pub enum OnStuck {
     /// End the job
     Kill,
     /// Leave the job as it is and end the rehearsal
@@ -123,12 +129,28 @@ enum End {
     Exited(std::process::ExitStatus),
     Stuck,
     TimedOut,
+    /// Enough was seen of it.
+    Enough,
     Interrupted,
 }
 
 /// Runs the job to its end. The exit code is the job's, or 1 if it passed without having been
-/// rehearsed: no switch happened, or a rank was lost.
+/// rehearsed: no switch happened, a rank was lost, or something of it cannot be moved.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let (report, _) = conduct(&args).await?;
+    eprint!("{report}");
+    if let Some(file) = &args.json {
+        let json = serde_json::to_string_pretty(&report).context("make JSON")?;
+        std::fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(report.exit_code())
+}
+
+/// Runs the job, and says what happened and who took part.
+///
+/// # Errors
+/// When it cannot be started or watched; a job that fails is no error.
+pub async fn conduct(args: &Args) -> anyhow::Result<(Report, Vec<Process>)> {
     let environment = Environment::prepare(|name| std::env::var_os(name))?;
     environment.say();
     let directory = tempfile::Builder::new()
@@ -147,7 +169,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .flat_map(|items| items.0.clone())
         .collect::<Vec<Item>>();
     let mut stage = Stage::new();
-    let end = perform(&args, &items, &socket, &mut stage, &mut job).await?;
+    let end = perform(args, &items, &socket, &mut stage, &mut job).await?;
     let (status, stuck) = match end {
         End::Exited(status) => (Some(status), false),
         End::Stuck if args.on_stuck == OnStuck::Leave => {
@@ -162,6 +184,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             eprintln!("symvirt-guest: the job is ended: it took longer than --job-timeout");
             (Some(job.kill(&stage.rank_pids()).await?), true)
         }
+        End::Enough => (Some(job.kill(&stage.rank_pids()).await?), false),
         End::Interrupted => {
             eprintln!("symvirt-guest: interrupted, the job is ended");
             (Some(job.kill(&stage.rank_pids()).await?), true)
@@ -170,13 +193,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.on_stuck == OnStuck::Leave && status.is_none() {
         job.leave();
     }
-    let report = stage.record.report(status, stuck);
-    eprint!("{report}");
-    if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report).context("make JSON")?;
-        std::fs::write(file, json).with_context(|| format!("write {}", file.display()))?;
-    }
-    Ok(report.exit_code())
+    let findings = stage.watch.findings();
+    let report = stage.record.report(status, stuck, findings);
+    Ok((report, stage.watch.processes()))
 }
 
 async fn perform(
@@ -194,6 +213,7 @@ async fn perform(
     let started = Instant::now();
     let mut pace = Pace::new(args, started);
     let mut cancel_at = None;
+    let mut look_at = started + LOOK;
     loop {
         let now = Instant::now();
         if let Some(number) = pace.due(now, stage) {
@@ -205,7 +225,12 @@ async fn perform(
             cancel_at = None;
             stage.cancel();
         }
+        if look_at <= now {
+            stage.look(job.pid(), now);
+            look_at = now + LOOK;
+        }
         let wake = [
+            Some(look_at),
             stage.core_deadline(),
             stage.deadline(args.round_timeout),
             pace.next(stage),
@@ -222,6 +247,7 @@ async fn perform(
             }
             () = at(wake.into_iter().flatten().min()) => {}
             () = at(end) => return Ok(End::TimedOut),
+            () = at(args.enough.map(|limit| started + limit)) => return Ok(End::Enough),
             _ = terminate.recv() => return Ok(End::Interrupted),
             _ = interrupt.recv() => return Ok(End::Interrupted),
         }

@@ -1,5 +1,6 @@
 //! What happened in a rehearsal, and what it says about the application.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
@@ -8,6 +9,8 @@ use std::time::Instant;
 use serde::Serialize;
 use symvirt_protocol::gang::{Outcome, Reason};
 use symvirt_protocol::rank::{Stall, SwitchOrder};
+
+use crate::inspect::finding::Finding;
 
 /// Filled while the rehearsal runs.
 #[derive(Debug, Default)]
@@ -92,7 +95,12 @@ impl Record {
     }
 
     /// The summary; `status` is the job's, none if it was left running.
-    pub fn report(&self, status: Option<ExitStatus>, ended_by_us: bool) -> Report {
+    pub fn report(
+        &self,
+        status: Option<ExitStatus>,
+        ended_by_us: bool,
+        findings: BTreeSet<Finding>,
+    ) -> Report {
         let code = status.map(|status| {
             status
                 .code()
@@ -116,12 +124,14 @@ impl Record {
                 && !ended_by_us
                 && !self.switches.is_empty()
                 && self.lost.is_empty()
-                && self.failed.is_empty(),
+                && self.failed.is_empty()
+                && findings.is_empty(),
             job_exit_code: code,
             switches: self.done(),
             abandoned: self.abandoned.clone(),
             failed: self.failed.clone(),
             ranks_lost: self.lost.clone(),
+            findings,
             transports: self.per_transport(),
             orders: orders
                 .map(|(name, switches)| Times::of(name, &switches))
@@ -145,11 +155,13 @@ impl Record {
 #[derive(Debug, Serialize)]
 pub struct Report {
     passed: bool,
-    job_exit_code: Option<i32>,
-    switches: u64,
-    abandoned: Vec<String>,
-    failed: Vec<String>,
-    ranks_lost: Vec<String>,
+    pub job_exit_code: Option<i32>,
+    pub switches: u64,
+    pub abandoned: Vec<String>,
+    pub failed: Vec<String>,
+    pub ranks_lost: Vec<String>,
+    /// What of the job cannot be moved, and what mends it.
+    pub findings: BTreeSet<Finding>,
     transports: Vec<(String, u64)>,
     orders: Vec<Times>,
 }
@@ -285,8 +297,14 @@ impl fmt::Display for Report {
         for rank in once(&self.ranks_lost) {
             writeln!(f, "  lost: {rank}")?;
         }
+        for finding in &self.findings {
+            writeln!(f, "  cannot be moved: {finding}")?;
+        }
         if self.switches == 0 {
-            writeln!(f, "  no switch happened: did the processes use UCX?")?;
+            writeln!(
+                f,
+                "  no switch happened: did the processes use UCX? `symvirt-guest doctor -- …` looks"
+            )?;
         }
         self.orders.iter().try_for_each(|times| times.fmt(f))
     }
@@ -349,7 +367,8 @@ mod tests {
 
     #[test]
     fn a_job_that_was_never_switched_does_not_pass() {
-        let report = Record::default().report(Some(ExitStatus::from_raw(0)), false);
+        let report =
+            Record::default().report(Some(ExitStatus::from_raw(0)), false, BTreeSet::new());
         assert!(!report.passed);
         assert!(report.to_string().contains("no switch happened"));
     }
@@ -358,6 +377,7 @@ mod tests {
     fn a_lost_rank_does_not_pass_even_if_the_launcher_says_so() {
         let mut record = Record::default();
         record.lost.push("rank 1".to_owned());
-        assert!(!record.report(Some(ExitStatus::from_raw(0)), false).passed);
+        let report = record.report(Some(ExitStatus::from_raw(0)), false, BTreeSet::new());
+        assert!(!report.passed);
     }
 }

@@ -16,7 +16,9 @@ use super::over::Item;
 use crate::agent::board::Board;
 use crate::agent::core::{Core, Output};
 use crate::agent::devices::Devices;
+use crate::agent::overdue::Overdue;
 use crate::agent::{answer, core_of, guest_name, sockets};
+use crate::inspect::Watch;
 
 /// The gang under rehearsal.
 pub struct Stage {
@@ -30,6 +32,9 @@ pub struct Stage {
     /// What a held gang is rebuilt onto.
     rebuild: Option<Interconnect>,
     stuck: bool,
+    overdue: Overdue,
+    /// The job's processes, whether they are ranks or not.
+    pub watch: Watch,
     /// What happened.
     pub record: Record,
 }
@@ -47,6 +52,8 @@ impl Stage {
             phase: None,
             rebuild: None,
             stuck: false,
+            overdue: Overdue::new(),
+            watch: Watch::new(),
             record: Record::default(),
         };
         stage.core.host_session();
@@ -57,6 +64,22 @@ impl Stage {
     /// Whether any process has joined.
     pub fn has_ranks(&self) -> bool {
         self.gang.ranks().next().is_some()
+    }
+
+    /// Looks at the processes below the launcher, and tells the user what cannot be moved.
+    pub fn look(&mut self, launcher: u32, now: Instant) {
+        let (_, _, transports) = self.core.current();
+        let needs_hca = |name: &str| {
+            ["rc", "ud", "dc", "ib", "all"]
+                .iter()
+                .any(|hca| name.starts_with(hca))
+        };
+        let tls = transports.tls.as_deref();
+        let without_hca = tls.is_some_and(|tls| !tls.split(',').any(needs_hca));
+        let ranks = self.core.rank_status();
+        for finding in self.watch.look(launcher, &ranks, without_hca, now) {
+            eprintln!("symvirt-guest: {finding}");
+        }
     }
 
     /// Their process ids.
@@ -76,7 +99,8 @@ impl Stage {
 
     /// When the core wants to be told that time has passed.
     pub fn core_deadline(&self) -> Option<Instant> {
-        self.core.deadline()
+        let deadlines = [self.core.deadline(), self.overdue.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// When the patience with the present phase ends.
@@ -129,6 +153,8 @@ impl Stage {
     /// Time passed.
     pub fn pass_time(&mut self, now: Instant, patience: Duration) {
         self.core.tick(now);
+        self.overdue.tick(&mut self.core, now);
+        self.carry_out(Vec::new());
         let mut effects = Vec::new();
         if self
             .deadline(patience)
@@ -146,7 +172,7 @@ impl Stage {
         let waiting = self.gang.waiting();
         waiting
             .iter()
-            .map(|rank| rank.to_string())
+            .map(|missing| missing.to_string())
             .collect::<Vec<_>>()
             .join(", ")
     }
@@ -245,8 +271,9 @@ impl Stage {
             let number = rank
                 .mpi_rank
                 .map_or_else(|| "-".to_owned(), |rank| rank.to_string());
+            let stands = rank.stands.map_or_else(String::new, |at| format!("; {at}"));
             eprintln!(
-                "  rank {number} pid {} ({}): last said {}, runs in epoch {}",
+                "  rank {number} pid {} ({}): last said {}, runs in epoch {}{stands}",
                 rank.pid, rank.program, rank.said, rank.epoch
             );
         }

@@ -167,6 +167,15 @@ impl Core {
     }
 
     fn tell_members(&mut self, message: &ToRank) {
+        if let Some(epoch) = message.epoch() {
+            self.requests += 1;
+            self.asked_in = epoch;
+        }
+        self.owing.clear();
+        for (process, rank) in self.ranks.iter_mut().filter(|(_, rank)| rank.member) {
+            rank.stands = None;
+            self.owing.insert(*process);
+        }
         let members = self.ranks.values().filter(|rank| rank.member);
         let conns: Vec<ConnId> = members.map(|rank| rank.conn).collect();
         if !conns.is_empty() {

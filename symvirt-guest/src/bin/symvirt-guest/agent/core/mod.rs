@@ -61,6 +61,8 @@ struct Rank {
     since: Instant,
     said: &'static str,
     spool: Spool,
+    /// Its last words on what it waits for, since it was asked something.
+    stands: Option<String>,
 }
 
 /// A rank's spool, as it told at its last switch, in bytes.
@@ -115,6 +117,10 @@ pub struct Core {
     /// Answers to go in one frame, and when it goes at the latest.
     gathered: Vec<(ProcId, FromRank)>,
     flush_at: Option<Instant>,
+    /// Requests of the switch so far, and who owes an answer to the last.
+    requests: u64,
+    asked_in: Epoch,
+    owing: BTreeSet<ProcId>,
     outputs: Vec<Output>,
 }
 
@@ -134,8 +140,18 @@ impl Core {
             host: Host::Unknown,
             gathered: Vec::new(),
             flush_at: None,
+            requests: 0,
+            asked_in: Epoch(0),
+            owing: BTreeSet::new(),
             outputs: Vec::new(),
         }
+    }
+
+    /// The number of the last request of a switch, and the processes that have not answered it.
+    pub fn owing(&self) -> (u64, Vec<(ProcId, u32)>) {
+        let owing = self.owing.iter();
+        let known = owing.filter_map(|process| Some((*process, self.ranks.get(process)?.join.pid)));
+        (self.requests, known.collect())
     }
 
     /// What is to be done since the last call.
@@ -169,6 +185,26 @@ impl Core {
         }
     }
 
+    /// Tells the coordinator where a process stands that owes an answer: after its own last words,
+    /// what was seen of it from outside.
+    pub fn tell_where_it_stands(&mut self, process: ProcId, seen: &str) {
+        let Some(rank) = self.ranks.get_mut(&process) else {
+            return;
+        };
+        let own = rank.stands.take();
+        let at = own.map_or_else(|| seen.to_owned(), |own| format!("{own}; {seen}"));
+        rank.stands = Some(at.clone());
+        let stands = FromRank::Stands {
+            epoch: self.asked_in,
+            at,
+        };
+        if self.host != Host::Unknown {
+            self.flush();
+            let said = FromAgent::Ranks(vec![(process, stands)]);
+            self.outputs.push(Output::Host(said));
+        }
+    }
+
     /// The pids of processes that joined.
     pub fn rank_pids(&self) -> BTreeSet<u32> {
         self.ranks.values().map(|rank| rank.join.pid).collect()
@@ -185,6 +221,7 @@ impl Core {
             member: rank.member,
             epoch: rank.epoch,
             said: rank.said.to_owned(),
+            stands: rank.stands.clone(),
             spool_bytes: rank.spool.bytes,
             spool_peak: rank.spool.peak,
         };

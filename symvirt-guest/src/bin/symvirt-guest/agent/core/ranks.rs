@@ -54,6 +54,7 @@ impl Core {
             since: now,
             said: "Join",
             spool: Spool::default(),
+            stands: None,
         };
         self.ranks.insert(process, rank);
         self.by_conn.insert(conn, process);
@@ -91,8 +92,15 @@ impl Core {
         let Some(rank) = self.ranks.get_mut(&process) else {
             return;
         };
-        let said = name_of(&message);
-        rank.said = said;
+        match &message {
+            FromRank::Stands { at, .. } => rank.stands = Some(at.clone()),
+            FromRank::Matched { .. } => {}
+            _ => {
+                self.owing.remove(&process);
+                rank.stands = None;
+            }
+        }
+        rank.said = name_of(&message);
         let order = self.round.as_ref().map(|round| round.order);
         let urgent = match &message {
             FromRank::Drained { epoch, stall } => {
@@ -126,6 +134,7 @@ impl Core {
             | FromRank::Counters { .. }
             | FromRank::Weighed { .. }
             | FromRank::Matched { .. }
+            | FromRank::Stands { .. }
             | FromRank::Released { .. }
             | FromRank::Aborted { .. } => false,
         };
@@ -182,6 +191,7 @@ fn name_of(message: &FromRank) -> &'static str {
         FromRank::Counters { .. } => "Counters",
         FromRank::Weighed { .. } => "Weighed",
         FromRank::Matched { .. } => "Matched",
+        FromRank::Stands { .. } => "Stands",
         FromRank::Drained { .. } => "Drained",
         FromRank::Released { .. } => "Released",
         FromRank::Opened { .. } => "Opened",
