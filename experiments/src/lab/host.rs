@@ -99,7 +99,7 @@ impl Host {
         command
             .arg("--config")
             .arg(self.directory.join(format!("{}.toml", self.name)))
-            .env("RUST_LOG", "info,symvirt_host=debug")
+            .env("RUST_LOG", "info,symvirt_host=debug,symvirt_qmp=debug")
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);

@@ -155,6 +155,10 @@ pub(super) struct Switch {
     /// fallback: everything but HCAs. native: what UCX finds best
     #[arg(long, value_enum)]
     pub to: TargetName,
+    /// live: the new transports are built while the job runs on the old ones.
+    /// hold: it stands still and lets go of the old ones first
+    #[arg(long, value_enum, default_value = "live")]
+    pub mode: ModeName,
     #[command(flatten)]
     pub bounds: SwitchBounds,
     /// Return at once; `symvirt watch` follows it

@@ -34,6 +34,7 @@ pub(super) async fn switch(
     let request = Request::Switch {
         gang: arguments.gang,
         to: arguments.to.into(),
+        mode: arguments.mode.into(),
         limits,
     };
     start(daemon, request, arguments.detach, json).await

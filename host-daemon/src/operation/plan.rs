@@ -126,6 +126,10 @@ pub enum Request {
         gang: GangName,
         /// The interconnect.
         to: Target,
+        /// Live: the new transport is built while the job runs on the old one. Hold: the job
+        /// stands still while it lets go of the one and builds the other.
+        #[serde(default)]
+        mode: Mode,
         /// Bounds.
         #[serde(default)]
         limits: Limits,
@@ -160,7 +164,18 @@ impl fmt::Display for Request {
             } => {
                 write!(f, "migrate {gang} to {to}, hold")
             }
-            Self::Switch { gang, to, .. } => write!(f, "switch {gang} to {to}"),
+            Self::Switch {
+                gang,
+                to,
+                mode: Mode::Live,
+                ..
+            } => write!(f, "switch {gang} to {to}"),
+            Self::Switch {
+                gang,
+                to,
+                mode: Mode::Hold,
+                ..
+            } => write!(f, "switch {gang} to {to}, hold"),
         }
     }
 }
@@ -261,16 +276,15 @@ impl Plan {
         }
     }
 
-    /// Whether the job stands still during the transfer.
+    /// Whether the job stands still during the transfer, or the switch.
     pub fn holds(&self) -> bool {
-        self.ranks
-            && matches!(
-                self.request,
-                Request::Migrate {
-                    mode: Mode::Hold,
-                    ..
-                }
-            )
+        let (Request::Migrate { mode, .. } | Request::Switch { mode, .. }) = &self.request;
+        self.ranks && *mode == Mode::Hold
+    }
+
+    /// Whether the VMs stay where they are.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.request, Request::Switch { .. })
     }
 
     /// Whether the running job is to be moved off its HCAs first.

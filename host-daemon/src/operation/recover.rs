@@ -19,8 +19,7 @@ impl Engine {
         let gang = plan.request.gang();
         let vms: Vec<_> = plan.vms.iter().map(|vm| vm.vm.as_str()).collect();
         let vms = vms.join(", ");
-        let moves = matches!(plan.request, Request::Migrate { .. });
-        if !moves || !(phase.can_cancel() || phase.is_rollback()) {
+        if plan.is_in_place() || !(phase.can_cancel() || phase.is_rollback()) {
             state.reasons.push(format!(
                 "symvirtd on {host} ended in phase {phase}; `symvirt vm list` on both hosts shows \
                  where {vms} run; end what waits (`incoming`) or has crossed (`migrated`) by \

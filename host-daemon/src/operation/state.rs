@@ -4,6 +4,7 @@
 //! ```text
 //!  Switch  ──ok──► Done          (a switch in place; a failed one has no effect: RolledBack;
 //!                                one that broke has changed those who are left: Degraded)
+//!  Hold ► Rebuild ► RebuildFallback ──► Done · Degraded · NeedsOperator     (the same, held)
 //!
 //!  Prepare ► LeaveHca | Hold ► CheckHolders ► Unplug ► Copy ══► SwitchOver ► Plug ► AwaitLink
 //!     │          │                  │            │       │  ║       │         │        │
@@ -211,6 +212,7 @@ impl State {
     pub fn start(plan: &Plan) -> Self {
         let phase = match plan.request {
             Request::Migrate { .. } => Phase::Prepare,
+            Request::Switch { .. } if plan.holds() => Phase::Hold,
             Request::Switch { .. } => Phase::Switch,
         };
         Self {
@@ -291,6 +293,7 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         Phase::Prepare if plan.unplugs() => Phase::CheckHolders,
         Phase::Prepare => Phase::Copy,
         Phase::LeaveHca => Phase::CheckHolders,
+        Phase::Hold if plan.is_in_place() => Phase::Rebuild,
         Phase::Hold if plan.unplugs() => Phase::CheckHolders,
         Phase::Hold => Phase::Copy,
         Phase::CheckHolders => Phase::Unplug,
@@ -303,7 +306,7 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         Phase::AwaitLink if plan.holds() => Phase::Rebuild,
         Phase::AwaitLink if plan.takes_hca() => Phase::TakeHca,
         Phase::AwaitLink | Phase::TakeHca => Phase::CleanUp,
-        Phase::Rebuild | Phase::RebuildFallback => Phase::CleanUp,
+        Phase::Rebuild | Phase::RebuildFallback => rebuilt(plan, state),
         Phase::CleanUp => ended(state, Phase::Done),
         Phase::CancelCopy => Phase::Discard,
         Phase::Discard if state.done.contains(&Phase::Unplug) => Phase::PlugBack,
@@ -350,7 +353,7 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
         }
         Phase::RebuildFallback => {
             state.stuck = true;
-            Phase::CleanUp
+            rebuilt(plan, state)
         }
         Phase::CleanUp => {
             state.stuck = true;
@@ -391,9 +394,13 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
 fn after_break(plan: &Plan, state: &mut State) -> Phase {
     match state.phase {
         Phase::LeaveHca | Phase::Hold => roll_back(plan, state),
-        Phase::TakeHca | Phase::Rebuild | Phase::RebuildFallback => {
+        Phase::TakeHca => {
             state.lesser = true;
             Phase::CleanUp
+        }
+        Phase::Rebuild | Phase::RebuildFallback => {
+            state.lesser = true;
+            rebuilt(plan, state)
         }
         Phase::Switch | Phase::TakeBack | Phase::RebuildBack | Phase::RebuildBackFallback => {
             state.lesser = true;
@@ -415,8 +422,19 @@ fn after_break(plan: &Plan, state: &mut State) -> Phase {
     }
 }
 
-fn roll_back(_plan: &Plan, state: &State) -> Phase {
-    if state.phase == Phase::Copy {
+/// The job communicates again, as well as it can.
+fn rebuilt(plan: &Plan, state: &State) -> Phase {
+    if plan.is_in_place() {
+        ended(state, Phase::Done)
+    } else {
+        Phase::CleanUp
+    }
+}
+
+fn roll_back(plan: &Plan, state: &mut State) -> Phase {
+    if plan.is_in_place() {
+        restore_transport(state)
+    } else if state.phase == Phase::Copy {
         Phase::CancelCopy
     } else {
         Phase::Discard

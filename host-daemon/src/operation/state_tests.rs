@@ -9,11 +9,8 @@ fn plan() -> impl Strategy<Value = Plan> {
     let request = prop_oneof![
         Just(Mode::Live).prop_map(migrate),
         Just(Mode::Hold).prop_map(migrate),
-        Just(Request::Switch {
-            gang: "job".parse().unwrap(),
-            to: Target::Fallback,
-            limits: Limits::default()
-        }),
+        Just(Mode::Live).prop_map(switch),
+        Just(Mode::Hold).prop_map(switch),
     ];
     let hca = || proptest::option::of(Just("hca0".parse().unwrap()));
     let target = prop_oneof![Just(Target::Native), Just(Target::Fallback)];
@@ -38,6 +35,15 @@ fn migrate(mode: Mode) -> Request {
     Request::Migrate {
         gang: "job".parse().unwrap(),
         to: "b".parse().unwrap(),
+        mode,
+        limits: Limits::default(),
+    }
+}
+
+fn switch(mode: Mode) -> Request {
+    Request::Switch {
+        gang: "job".parse().unwrap(),
+        to: Target::Fallback,
         mode,
         limits: Limits::default(),
     }

@@ -266,6 +266,7 @@ mod tests {
         Request::Switch {
             gang: "job".parse().unwrap(),
             to: Target::Native,
+            mode: Mode::Live,
             limits: Limits::default(),
         }
     }

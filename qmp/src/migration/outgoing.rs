@@ -188,7 +188,10 @@ impl Outgoing {
         let stopped = events.wait("STOP", EVENT_LIMIT, |event| {
             (event.name == "STOP").then_some(event.timestamp)
         });
-        Ok(stopped.await.ok().flatten())
+        let at = stopped.await.ok().flatten();
+        let monitor = self.client.socket().display();
+        tracing::debug!(%monitor, at = at.map(|at| at.microseconds), "stopped");
+        Ok(at)
     }
 
     /// Waits until it stands in `pre-switchover`: the machine is stopped and everything but the
@@ -349,6 +352,10 @@ async fn observe(
         }
         // A status is passed on before anything is asked: somebody waits for the switchover. An
         // end is passed on together with its numbers.
+        if let Some((status, at)) = change {
+            let monitor = client.socket().display();
+            tracing::debug!(%monitor, ?status, at = at.map(|at| at.microseconds), "migration");
+        }
         if let Some((status, at)) = change.filter(|(status, _)| !is_over(*status)) {
             progress.send_modify(|progress| progress.enter(status, at));
         }

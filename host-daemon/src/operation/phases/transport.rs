@@ -39,9 +39,11 @@ impl Crew {
         self.count(phase, Some(to), began, rebuilt)
     }
 
-    /// What held ranks get at the destination.
+    /// What held ranks get in the end.
     pub(super) fn best_after(&self) -> Target {
-        if self.plan.plugs() {
+        if let Request::Switch { to, .. } = &self.plan.request {
+            *to
+        } else if self.plan.plugs() {
             Target::Native
         } else if self.plan.unplugs() {
             Target::Fallback
