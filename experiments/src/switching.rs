@@ -1,9 +1,8 @@
 //! `symvirt-lab bench switch`: what a switch between verbs and TCP costs a job in two guests.
 //!
-//! Each switch is a `symvirt switch` in place, make-before-break: order, vote and counters take
-//! the way over guest channel and daemon that they take in a crossing. Break-before-make has no
-//! order of its own in place; it is measured on one machine (`cargo xtask bench switch`) and by
-//! the held crossings of the demo.
+//! Each switch is a `symvirt switch` in place: order, vote and counters take the way over guest
+//! channel and daemon that they take in a crossing. Both orders alternate in one run of the job:
+//! make-before-break is mode `live`, break-before-make mode `hold`.
 
 use std::time::Duration;
 
@@ -20,10 +19,22 @@ use crate::traffic::{Traffic, Transport};
 /// Time for links, and for a job to be seen communicating.
 const SHOWS: Duration = Duration::from_secs(120);
 
+/// The jobs, as their programs of `tests/apps` and for people.
+const JOBS: [(&str, &str); 2] = [
+    ("halo", "halo exchange of 8 KB"),
+    ("bulk", "megabytes in flight"),
+];
+
+const ORDERS: [(&str, &str); 2] = [("live", "make-before-break"), ("hold", "break-before-make")];
+const WAYS: [(&str, &str); 2] = [("fallback", "verbs to TCP"), ("native", "TCP to verbs")];
+
 type Part = fn(&Stall) -> u64;
 
-/// Switches a halo exchange `rounds` times off its HCAs and back, and prints where its stalls went.
-/// `Ok(true)` if the job then ends verified.
+/// The stalls of each order and way.
+type Stalls = [[Vec<Stall>; 2]; 2];
+
+/// Switches two jobs `rounds` times off their HCAs and back, in each order, and prints where their
+/// stalls went. `Ok(true)` if the jobs then end verified.
 ///
 /// # Errors
 /// The first switch that does not end as asked.
@@ -34,20 +45,47 @@ pub fn run(rounds: u32) -> anyhow::Result<bool> {
         guest.wait_until("rdma link show | grep -q 'state ACTIVE'", SHOWS)?;
     }
     let traffic = Traffic::observe(&lab.guests)?;
-    let mut job = Job::start(&lab.guests, "/opt/symvirt/apps/halo --seconds 3600")?;
+    let mut well = true;
+    for (program, what) in JOBS {
+        let (stalls, verified) = job(&lab, &traffic, program, rounds)?;
+        well &= verified;
+        show(what, &stalls);
+    }
+    drop(traffic);
+    let left = lab.down()?;
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    Ok(well)
+}
+
+fn job(lab: &Lab, traffic: &Traffic, program: &str, rounds: u32) -> anyhow::Result<(Stalls, bool)> {
+    let started = format!("/opt/symvirt/apps/{program} --seconds 3600");
+    let mut job = Job::start(&lab.guests, &started)?;
     if let Err(seen) = traffic.wait_for(Transport::Rdma, SHOWS) {
-        bail!("the job was to communicate over RDMA, seen: {seen:?}");
+        bail!("{program} was to communicate over RDMA, seen: {seen:?}");
     }
-    let (mut off, mut onto) = (Vec::new(), Vec::new());
+    let mut stalls = Stalls::default();
     for _ in 0..rounds {
-        off.push(switch(&lab, "fallback")?);
-        onto.push(switch(&lab, "native")?);
+        for (order, (mode, _)) in ORDERS.iter().enumerate() {
+            for (way, (to, _)) in WAYS.iter().enumerate() {
+                stalls[order][way].push(switch(lab, to, mode)?);
+            }
+        }
     }
-    println!(
-        "halo exchange in two guests, make-before-break, slowest rank (ms: median / p99 / max)"
-    );
-    println!("{:<14}{:>30}{:>30}", "", "verbs to TCP", "TCP to verbs");
-    println!("{:<14}{:>30}{:>30}", "switches", off.len(), onto.len());
+    job.finish(program)?;
+    let outcome = job.wait(SHOWS).context("the job does not end")?;
+    let said = format!("OK {program}");
+    let verified = outcome.output.iter().any(|line| line.starts_with(&said));
+    let well = outcome.success && verified;
+    if !well {
+        let all = outcome.output.join("\n");
+        println!("{program} ended {}: {all}", outcome.status);
+    }
+    Ok((stalls, well))
+}
+
+fn show(what: &str, stalls: &Stalls) {
+    const WIDTH: usize = 30;
+    println!("\n{what}, two guests, slowest rank (ms: median / p99 / max)");
     let rows: [(&str, Part); 5] = [
         ("job stall", |stall| stall.total_us),
         ("  gate", |stall| stall.gate_us),
@@ -55,36 +93,33 @@ pub fn run(rounds: u32) -> anyhow::Result<bool> {
         ("  drain", |stall| stall.drain_us),
         ("  re-post", |stall| stall.repost_us),
     ];
-    for (name, of) in rows {
+    for (way, (_, name)) in WAYS.iter().enumerate() {
+        let [live, held] = [&stalls[0][way], &stalls[1][way]];
+        println!("{:<14}{:>WIDTH$}{:>WIDTH$}", name, ORDERS[0].1, ORDERS[1].1);
         println!(
-            "{name:<14}{:>30}{:>30}",
-            spread(&off, of),
-            spread(&onto, of)
+            "{:<14}{:>WIDTH$}{:>WIDTH$}",
+            "switches",
+            live.len(),
+            held.len()
         );
+        for (name, of) in rows {
+            println!(
+                "{name:<14}{:>WIDTH$}{:>WIDTH$}",
+                spread(live, of),
+                spread(held, of)
+            );
+        }
+        let median = |stalls: &[Stall]| at(&sorted(stalls, |stall| stall.total_us), 50);
+        let ratio = median(held) / median(live);
+        println!("{:<14}{ratio:>WIDTH$.1}", "shorter by");
     }
-    job.finish("halo")?;
-    let outcome = job.wait(SHOWS).context("the job does not end")?;
-    let verified = outcome
-        .output
-        .iter()
-        .any(|line| line.starts_with("OK halo"));
-    if !(outcome.success && verified) {
-        println!(
-            "the job ended {}: {}",
-            outcome.status,
-            outcome.output.join("\n")
-        );
-    }
-    drop(traffic);
-    let left = lab.down()?;
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    Ok(outcome.success && verified)
 }
 
 /// The stall of the rank that stood longest.
-fn switch(lab: &Lab, to: &str) -> anyhow::Result<Stall> {
+fn switch(lab: &Lab, to: &str, mode: &str) -> anyhow::Result<Stall> {
     let host = lab.host("a").context("no host a")?;
-    let said = command::output(host.symvirt().args(["--json", "switch", GANG, "--to", to]))?;
+    let order = ["--json", "switch", GANG, "--to", to, "--mode", mode];
+    let said = command::output(host.symvirt().args(order))?;
     let last = said.lines().next_back().context("symvirt says nothing")?;
     let ended: OperationInfo = serde_json::from_str(last).with_context(|| last.to_owned())?;
     ensure!(
@@ -94,20 +129,29 @@ fn switch(lab: &Lab, to: &str) -> anyhow::Result<Stall> {
         ended.reason
     );
     let report = ended.report.context("no report")?;
-    let stalls = report.switches.iter().flat_map(|switch| &switch.stalls);
-    let slowest = stalls.max_by_key(|rank| rank.stall.total_us);
+    // Of a held switch, the rebuilding counts from the moment at which the gate was closed.
+    let last = report.switches.last().context("nothing was switched")?;
+    let slowest = last.stalls.iter().max_by_key(|rank| rank.stall.total_us);
     Ok(slowest.context("no rank was switched")?.stall)
 }
 
-fn spread(stalls: &[Stall], of: Part) -> String {
+/// In microseconds.
+fn sorted(stalls: &[Stall], of: Part) -> Vec<u64> {
     let mut sorted: Vec<u64> = stalls.iter().map(of).collect();
     sorted.sort_unstable();
-    // The smallest that at least this part of all is not above.
-    let at = |percent: usize| {
-        let nth = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-        sorted[nth] as f64 / 1e3
-    };
-    format!("{:.3} / {:.3} / {:.3}", at(50), at(99), at(100))
+    sorted
+}
+
+/// The smallest that at least this part of all is not above, in milliseconds.
+fn at(sorted: &[u64], percent: usize) -> f64 {
+    let nth = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted[nth] as f64 / 1e3
+}
+
+fn spread(stalls: &[Stall], of: Part) -> String {
+    let sorted = sorted(stalls, of);
+    let [median, most, all] = [50, 99, 100].map(|percent| at(&sorted, percent));
+    format!("{median:.3} / {most:.3} / {all:.3}")
 }
 
 #[cfg(test)]
