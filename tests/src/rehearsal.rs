@@ -103,6 +103,7 @@ pub struct Rehearsal {
     order: String,
     switches: Option<u64>,
     round_timeout: Duration,
+    cancel_every: Option<u64>,
 }
 
 impl Default for Rehearsal {
@@ -114,6 +115,7 @@ impl Default for Rehearsal {
             switches: None,
             // Our own limit is to come first: it takes backtraces of what hangs.
             round_timeout: Duration::from_secs(600),
+            cancel_every: None,
         }
     }
 }
@@ -149,6 +151,12 @@ impl Rehearsal {
         self
     }
 
+    /// Every `count`th switch is cancelled, each a millisecond later than the one before.
+    pub fn cancel_every(mut self, count: u64) -> Self {
+        self.cancel_every = Some(count);
+        self
+    }
+
     /// Runs `job` for at most `limit`.
     ///
     /// # Errors
@@ -179,6 +187,9 @@ impl Rehearsal {
         command.args(["--round-timeout", &patience]);
         if let Some(switches) = self.switches {
             command.args(["--switches", &switches.to_string()]);
+        }
+        if let Some(count) = self.cancel_every {
+            command.args(["--cancel-every", &count.to_string()]);
         }
         command.arg("--json").arg(&file).arg("--").args(job);
         let outcome = job::run(&mut command, limit).map_err(|source| RehearsalError::Start {

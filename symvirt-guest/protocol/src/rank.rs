@@ -124,6 +124,9 @@ pub enum ToRank {
         table: Vec<Blob>,
         /// Hellos to consume, for this rank's workers only where `worker.process` is its own.
         hellos: Vec<WorkerCount>,
+        /// Processes that have left the gang for good, the last thousands of them: an endpoint to
+        /// one of them is no reason for a veto.
+        left: Vec<ProcId>,
     },
     /// Close the gate and publish the send counters.
     Commit {

@@ -114,6 +114,10 @@ macro_rules! with_real_endpoint {
             let _passage = gate::enter();
             // SAFETY: the application's handle.
             let $first = unsafe { handle::endpoint($first) }.map_or($first, |ours| ours.real());
+            if $first.is_null() {
+                // Its peer is gone.
+                return $($default)?;
+            }
             rarely!($name($first => *mut c_void, $($arg => $ty),*) $(-> $ret, or $default)?)
         }
     )*};

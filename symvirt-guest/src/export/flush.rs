@@ -35,6 +35,9 @@ unsafe fn flush_worker(worker: &Worker, param: *const RequestParam) -> StatusPtr
 /// `param` is the application's.
 unsafe fn flush_endpoint(endpoint: &Endpoint, param: *const RequestParam) -> StatusPtr {
     let _passage = gate::enter();
+    if endpoint.is_cut_off() {
+        return StatusPtr::OK;
+    }
     // SAFETY: inside the gate, on the real endpoint in use; a worker outlives its endpoints.
     unsafe {
         send::operation(&*endpoint.worker, param, |param| {

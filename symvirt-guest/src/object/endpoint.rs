@@ -43,7 +43,7 @@ impl Endpoint {
         }
     }
 
-    /// The real endpoint in use.
+    /// The real endpoint in use; null from the first switch after its peer has gone.
     #[inline(always)]
     pub fn real(&self) -> *mut c_void {
         self.real.load(Ordering::Relaxed)
@@ -52,6 +52,12 @@ impl Endpoint {
     /// Changes the real side; under the closed gate.
     pub fn set_real(&self, new: *mut c_void) {
         self.real.store(new, Ordering::Relaxed);
+    }
+
+    /// Whether its peer was gone at the last switch: all that succeeds is to close it.
+    #[inline(always)]
+    pub fn is_cut_off(&self) -> bool {
+        self.real().is_null()
     }
 
     /// The worker at the other end, if it is of our gang.

@@ -134,6 +134,9 @@ pub unsafe fn close(endpoint: &Endpoint, param: *const RequestParam) -> StatusPt
     let by_force = unsafe {
         (*param).op_attr_mask & op::FLAGS != 0 && (*param).flags & close::FLAG_FORCE != 0
     };
+    if real_endpoint.is_null() {
+        return StatusPtr::OK;
+    }
     let is_sound = worker.routes.is_sound(real_endpoint);
     if is_sound && by_force && !may_be_busy(worker) {
         // Were it closed here, and the peer's side of it later, a switch in between would lead

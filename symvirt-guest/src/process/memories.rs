@@ -14,6 +14,7 @@ use crate::object::key::{self, Key};
 use crate::object::lock;
 use crate::object::memory::{Memory, copy_params, real_key};
 use crate::real::real;
+use crate::transfer::begin::CUT_OFF;
 
 /// Registers memory in a context of ours.
 ///
@@ -91,6 +92,9 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     endpoints::follow(&parsed)?;
     let _passage = gate::enter();
     let bytes = gang::current(&parsed);
+    if endpoint.is_cut_off() {
+        return Err(CUT_OFF);
+    }
     // SAFETY: what UCX packed in this epoch.
     let real = unsafe { key::unpack(endpoint.real(), bytes.as_ptr().cast())? };
     let recipe = endpoint.route.map(|route| (route, parsed.object));
@@ -102,6 +106,9 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
 /// A key that no switch can make again.
 unsafe fn unpack_foreign(endpoint: &Endpoint, packed: *const c_void) -> Result<*const Key, Status> {
     let _passage = gate::enter();
+    if endpoint.is_cut_off() {
+        return Err(CUT_OFF);
+    }
     // SAFETY: plain UCX has packed it; a worker outlives its endpoints.
     let (real, worker) = unsafe { (key::unpack(endpoint.real(), packed)?, &*endpoint.worker) };
     Ok(worker.adopt_key(Key::new(worker, None, real)))

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::rank::{Blob, FromRank, Stall, SwitchOrder, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
@@ -28,6 +28,7 @@ pub enum Job {
         epoch: Epoch,
         table: Vec<Blob>,
         hellos: Vec<WorkerCount>,
+        left: Vec<ProcId>,
     },
     /// Destroy what was prepared.
     Abandon { epoch: Epoch, held: bool },
@@ -119,7 +120,8 @@ impl Builder {
                 epoch,
                 table,
                 hellos,
-            } => self.wire_up(epoch, table, &hellos),
+                left,
+            } => self.wire_up(epoch, table, &hellos, &left),
             Job::Abandon { epoch, held } => self.abandon(epoch, held),
             Job::Release {
                 epoch,
@@ -170,12 +172,12 @@ impl Builder {
         }
     }
 
-    fn wire_up(&self, epoch: Epoch, table: Vec<Blob>, hellos: &[WorkerCount]) {
+    fn wire_up(&self, epoch: Epoch, table: Vec<Blob>, hellos: &[WorkerCount], left: &[ProcId]) {
         let taken = lock(&self.shared.prepared).take();
         let Some(mut side) = taken.filter(|side| side.epoch == epoch) else {
             return self.veto(epoch, "nothing is prepared".to_owned());
         };
-        let wired = side.wire_up(table, hellos, &self.shared.abandoned);
+        let wired = side.wire_up(table, hellos, left, &self.shared.abandoned);
         *lock(&self.shared.prepared) = Some(side);
         if let Err(error) = wired {
             return self.veto(epoch, error.to_string());

@@ -124,12 +124,14 @@ impl Controller {
                 epoch,
                 table,
                 hellos,
+                left,
             } => {
                 self.wiring_up = true;
                 self.give(Job::WireUp {
                     epoch,
                     table,
                     hellos,
+                    left,
                 });
             }
             ToRank::Commit { epoch, order } => self.commit(epoch, order),

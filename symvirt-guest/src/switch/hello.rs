@@ -68,17 +68,27 @@ impl Hellos {
 }
 
 impl WorkerSide {
-    /// Makes a twin of each route and sends a hello on it. One that fell idle since the addresses
+    /// Makes a twin of each route to a peer that is there, and sends a hello on it. One that fell idle since the addresses
     /// were published gets one too: the peer counts on its hello.
     ///
     /// # Errors
     /// The first failure, with the peer.
-    pub fn greet(&mut self, addresses: &HashMap<WorkerId, &[u8]>) -> Result<(), SideError> {
+    pub fn greet(
+        &mut self,
+        addresses: &HashMap<WorkerId, &[u8]>,
+        is_gone: impl Fn(WorkerId) -> bool,
+    ) -> Result<(), SideError> {
         // SAFETY: workers are not destroyed during a round.
         let worker = unsafe { &*self.worker };
         for &route in &self.greeting {
             let peer = route.peer;
-            let address = addresses.get(&peer).ok_or(SideError::UnknownPeer(peer))?;
+            let Some(address) = addresses.get(&peer) else {
+                if is_gone(peer) {
+                    // Nobody is kept from switching because an endpoint to it was left open.
+                    continue;
+                }
+                return Err(SideError::UnknownPeer(peer));
+            };
             let twin = route
                 .connect(worker, self.real, address)
                 .map_err(|status| SideError::Endpoint { peer, status })?;

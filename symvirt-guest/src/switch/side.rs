@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{Epoch, MemoryId, ObjectId, WorkerId};
+use symvirt_protocol::ids::{Epoch, MemoryId, ObjectId, ProcId, WorkerId};
 use symvirt_protocol::rank::{Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
@@ -205,11 +205,15 @@ impl Side {
         &mut self,
         table: Vec<Blob>,
         expected: &[WorkerCount],
+        left: &[ProcId],
         abandoned: &AtomicBool,
     ) -> Result<(), SideError> {
         let addresses = by_object(&table);
+        let mut gone: HashSet<ProcId> = left.iter().copied().collect();
+        // They have published all their workers: another one of theirs is no more.
+        gone.extend(table.iter().map(|blob| blob.object.process));
         for side in self.workers_mut() {
-            side.greet(&addresses)?;
+            side.greet(&addresses, |peer| gone.contains(&peer.process))?;
             // SAFETY: workers are not destroyed during a round.
             let id = unsafe { &*side.worker }.id;
             let count = expected.iter().find(|count| count.worker == id);

@@ -124,6 +124,9 @@ fn redirect(worker: &Worker, twins: Reals, table: &HashMap<ObjectId, &[u8]>) {
         });
         match twin {
             Ok(twin) => endpoint.set_real(twin),
+            Err(Status::UNREACHABLE) => {
+                crate::log::debug!("an endpoint to a peer that is gone: {:?}", endpoint.peer());
+            }
             Err(status) => {
                 crate::log::error!("endpoint to {:?} is lost: {status}", endpoint.peer());
             }

@@ -7,7 +7,7 @@ use symvirt_ffi::flags::{am_send, op};
 use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::{begin, discard, note};
+use super::begin::{CUT_OFF, begin, discard, note};
 use super::receive::{fill, finish};
 use super::send::{Payload, fired, sending, sending_ended_by};
 use crate::object::descriptor::{Content, Descriptor};
@@ -40,6 +40,9 @@ pub unsafe fn send(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
+        if endpoint.is_cut_off() {
+            return StatusPtr::from_status(CUT_OFF);
+        }
         let Head { id, header, length } = head;
         let (to, payload) = (endpoint.real(), Payload { buffer, count });
         let result = match trailer(endpoint, id, param) {

@@ -33,6 +33,9 @@ pub fn plain(datatype: u64, callback: *const c_void) -> RequestParam {
     }
 }
 
+/// What an operation towards a peer that is gone returns.
+pub const CUT_OFF: Status = Status::UNREACHABLE;
+
 /// What is asked so seldom that the short ways leave it to the general one.
 pub const SELDOM: u32 = op::FLAGS | op::MEMORY_TYPE | op::RECV_INFO;
 

@@ -6,6 +6,7 @@ use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
+use super::begin::CUT_OFF;
 use super::send::operation;
 use crate::object::endpoint::Endpoint;
 use crate::object::key::Key;
@@ -20,6 +21,15 @@ pub struct Target<'a> {
     pub key: &'a Key,
 }
 
+impl Target<'_> {
+    /// The real endpoint and key in use; `None` once the peer is gone, or the memory.
+    #[inline(always)]
+    fn reals(&self) -> Option<(*mut c_void, *mut c_void)> {
+        let (endpoint, key) = (self.endpoint.real(), self.key.real());
+        (!endpoint.is_null() && !key.is_null()).then_some((endpoint, key))
+    }
+}
+
 /// Puts `count` elements.
 ///
 /// # Safety
@@ -32,8 +42,10 @@ pub unsafe fn put(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
+        let Some((endpoint, key)) = to.reals() else {
+            return StatusPtr::from_status(CUT_OFF);
+        };
         operation(&*to.endpoint.worker, param, |param| {
-            let (endpoint, key) = (to.endpoint.real(), to.key.real());
             (real().put_nbx)(endpoint, buffer, count, to.remote, key, param)
         })
     }
@@ -51,8 +63,10 @@ pub unsafe fn get(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
+        let Some((endpoint, key)) = from.reals() else {
+            return StatusPtr::from_status(CUT_OFF);
+        };
         operation(&*from.endpoint.worker, param, |param| {
-            let (endpoint, key) = (from.endpoint.real(), from.key.real());
             (real().get_nbx)(endpoint, buffer, count, from.remote, key, param)
         })
     }
@@ -63,7 +77,9 @@ pub unsafe fn get(
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_put_nbi`.
 pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize) -> Status {
-    let (endpoint, key) = (to.endpoint.real(), to.key.real());
+    let Some((endpoint, key)) = to.reals() else {
+        return CUT_OFF;
+    };
     // SAFETY: by the caller's promise.
     unsafe { (real().put_nbi)(endpoint, buffer, length, to.remote, key) }
 }
@@ -73,7 +89,9 @@ pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize)
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_get_nbi`.
 pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize) -> Status {
-    let (endpoint, key) = (from.endpoint.real(), from.key.real());
+    let Some((endpoint, key)) = from.reals() else {
+        return CUT_OFF;
+    };
     // SAFETY: by the caller's promise.
     unsafe { (real().get_nbi)(endpoint, buffer, length, from.remote, key) }
 }
@@ -93,7 +111,9 @@ pub unsafe fn atomic(
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*on.endpoint.worker };
     worker.traffic.note_atomic();
-    let (endpoint, key) = (on.endpoint.real(), on.key.real());
+    let Some((endpoint, key)) = on.reals() else {
+        return StatusPtr::from_status(CUT_OFF);
+    };
     // SAFETY: by the caller's promise; the parameters are read, within their own version.
     unsafe {
         operation(worker, param, |param| {
@@ -122,7 +142,9 @@ pub unsafe fn atomic(
 pub unsafe fn atomic_implicit(on: Target<'_>, opcode: u32, operand: u64, size: usize) -> Status {
     // SAFETY: a worker outlives its endpoints.
     unsafe { &*on.endpoint.worker }.traffic.note_atomic();
-    let (endpoint, key) = (on.endpoint.real(), on.key.real());
+    let Some((endpoint, key)) = on.reals() else {
+        return CUT_OFF;
+    };
     // SAFETY: by the caller's promise.
     unsafe { (real().atomic_post)(endpoint, opcode, operand, size, on.remote, key) }
 }

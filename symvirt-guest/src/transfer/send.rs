@@ -9,7 +9,7 @@ use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::{begin, discard, note, tell};
+use super::begin::{CUT_OFF, begin, discard, note, tell};
 use crate::object::datatype;
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
@@ -163,6 +163,9 @@ pub unsafe fn send_short(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
+        if endpoint.is_cut_off() {
+            return StatusPtr::from_status(CUT_OFF);
+        }
         let request = match asked & op::REQUEST {
             0 => spare,
             _ => Request::in_users_memory(endpoint.worker, (*param).request),
@@ -219,6 +222,9 @@ pub unsafe fn send(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
+        if endpoint.is_cut_off() {
+            return StatusPtr::from_status(CUT_OFF);
+        }
         if !worker.shared && worker.pool.spare().is_null() {
             worker.pool.take_spare(worker);
         }
@@ -247,6 +253,9 @@ pub unsafe fn send_sync(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
+        if endpoint.is_cut_off() {
+            return StatusPtr::from_status(CUT_OFF);
+        }
         let request = begin(worker, param, on_matched as *const c_void, worker.shared);
         if let Some(peer) = endpoint.peer() {
             worker.syncs.started(request, worker.id, peer, tag);

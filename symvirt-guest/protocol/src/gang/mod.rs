@@ -433,6 +433,7 @@ impl Gang {
             return;
         };
         self.roster.remember_departed(process, member.epoch, sent);
+        self.roster.remember_left(process);
         self.table.retain(|blob| blob.object.process != process);
         self.member_left(member, effects);
     }

@@ -1,7 +1,7 @@
 //! Who is in the gang: members, ranks waiting for their welcome, and what departed ranks have
 //! sent that their peers still have to receive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::gang::outcome::{GuestId, RankName};
 use crate::ids::{Epoch, ProcId, WorkerId};
@@ -9,6 +9,9 @@ use crate::rank::{Join, WorkerCount};
 
 /// Ranks one guest may have at a time; a guest is not trusted to stop by itself.
 pub(super) const MAX_RANKS_PER_GUEST: usize = 4096;
+
+/// Processes that are remembered as gone for good.
+const MAX_LEFT: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -45,6 +48,8 @@ pub(super) struct Roster {
     /// Joined during a switch, in order of arrival.
     pub parked: Vec<(GuestId, Join)>,
     departed: BTreeMap<ProcId, Departed>,
+    /// Processes that have said that they leave, oldest first.
+    left: VecDeque<ProcId>,
 }
 
 impl Roster {
@@ -91,6 +96,19 @@ impl Roster {
             .values()
             .map(|member| member.guest.clone())
             .collect()
+    }
+
+    /// Processes that have left, by their own word: no worker that they had will come back.
+    pub fn left(&self) -> impl Iterator<Item = ProcId> {
+        self.left.iter().copied()
+    }
+
+    /// A process has left.
+    pub fn remember_left(&mut self, process: ProcId) {
+        if self.left.len() >= MAX_LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back(process);
     }
 
     /// Keeps what a leaving member has sent until the switch that closes `epoch` commits. A process

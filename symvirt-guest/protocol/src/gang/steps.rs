@@ -38,6 +38,7 @@ impl Gang {
                 epoch,
                 table: round.published.values().flatten().cloned().collect(),
                 hellos: to_counts(std::mem::take(&mut round.hellos)),
+                left: self.roster.left().collect(),
             }),
             Phase::Commit => Some(ToRank::Commit {
                 epoch,
