@@ -136,4 +136,28 @@ mod tests {
         // SAFETY: 64 readable bytes.
         assert_eq!(unsafe { parse(Kind::Worker, plain.as_ptr()) }, None);
     }
+
+    proptest::proptest! {
+        /// Whoever packs is not trusted to be whole: what is announced bounds what is read.
+        #[test]
+        fn a_damaged_blob_is_read_no_further_than_it_says(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            place in 0..HEADER,
+            byte: u8,
+        ) {
+            let object = ObjectId { process: ProcId(1), index: 2 };
+            for kind in [Kind::Worker, Kind::Memory] {
+                let mut blob = pack(kind, object, Epoch(3), &bytes);
+                blob[place] = byte;
+                let announced = u32::from_le_bytes(blob[28..32].try_into().expect("four")) as usize;
+                // As much as the limit lets a damaged length announce.
+                blob.resize(HEADER + MAX_LENGTH, 0);
+                // SAFETY: whole, with as many bytes as the longest may have.
+                match unsafe { parse(kind, blob.as_ptr()) } {
+                    None => proptest::prop_assert!(place < 8 || announced > MAX_LENGTH),
+                    Some(parsed) => proptest::prop_assert_eq!(parsed.bytes.len(), announced),
+                }
+            }
+        }
+    }
 }

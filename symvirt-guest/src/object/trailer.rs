@@ -132,4 +132,28 @@ mod tests {
         whole[6 + 20] = 9;
         assert_eq!(Trailer::part(&whole), (&whole[..], None));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_header_is_parted_into_what_it_is_made_of(
+            mut header in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+            marked: bool,
+            place: usize,
+            byte: u8,
+        ) {
+            if marked {
+                header = TRAILER.append(&header).into_vec();
+            }
+            if let Some(length) = std::num::NonZero::new(header.len()) {
+                header[place % length] = byte;
+            }
+            match Trailer::part(&header) {
+                (before, None) => proptest::prop_assert_eq!(before, &header[..]),
+                (before, Some(trailer)) => {
+                    proptest::prop_assert_eq!(&*trailer.append(before), &header[..]);
+                    proptest::prop_assert!(trailer.err_mode <= HIGHEST_MODE);
+                }
+            }
+        }
+    }
 }
