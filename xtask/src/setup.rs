@@ -40,6 +40,7 @@ const PACKAGES: &[&str] = &[
     "pkg-config",
     "procps",
     "ucx-utils",
+    "valgrind",
     "xz-utils",
 ];
 

@@ -170,6 +170,8 @@ impl Drop for Pool {
                     // SAFETY: UCP's contract: called once for each request's area.
                     unsafe { cleanup(Request::user(request)) };
                 }
+                // SAFETY: as above.
+                unsafe { Request::blot_out(request) };
             }
             // SAFETY: allocated with this layout.
             unsafe { dealloc(slab, layout) };

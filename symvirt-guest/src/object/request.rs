@@ -127,6 +127,15 @@ impl Request {
         }
     }
 
+    /// Takes the mark off a header that goes: UCX may get the memory for requests of its own.
+    ///
+    /// # Safety
+    /// The header is writable, and nobody uses it any more.
+    pub unsafe fn blot_out(request: *mut Request) {
+        // SAFETY: by the caller's promise; volatile, or the write would be taken for useless.
+        unsafe { (&raw mut (*request).mark).cast::<u64>().write_volatile(0) };
+    }
+
     /// Makes a header in memory of the application; only what an operation does not write at its
     /// start anyway is written here.
     ///
