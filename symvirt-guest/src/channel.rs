@@ -40,7 +40,8 @@ pub enum ChannelError {
     Frame(#[from] FrameError),
 }
 
-fn socket() -> PathBuf {
+/// Where the agent listens.
+pub fn socket() -> PathBuf {
     std::env::var_os("SYMVIRT_AGENT_SOCKET")
         .map_or_else(|| Path::new(DEFAULT_SOCKET).to_owned(), PathBuf::from)
 }

@@ -21,6 +21,7 @@
 //! | [`channel`] | the socket to the agent |
 //! | [`real`] | entries of the real libucp |
 //! | [`spool`] | memory for drained messages, with a limit |
+//! | [`advice`] | what the user is told at start, if the job cannot be moved |
 //! | [`life`] | fork, exit, threads |
 //! | [`log`] | messages for the person who runs the job, `SYMVIRT_LOG` |
 //!
@@ -29,6 +30,8 @@
 
 #[cfg(not(loom))]
 mod address;
+#[cfg(not(loom))]
+mod advice;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]

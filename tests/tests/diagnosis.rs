@@ -2,7 +2,7 @@
 //! where it stands.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use symvirt_tests::job::{self, Outcome};
@@ -149,6 +149,66 @@ fn a_rehearsal_says_what_goes_around_ucx() {
     for words in told {
         assert!(outcome.stderr.contains(words), "{}", outcome.describe());
     }
+}
+
+/// As in a guest: an agent listens, `exec` starts the job, nobody watches it.
+#[test]
+fn a_job_that_goes_around_ucx_is_told_so_at_its_start_and_once() {
+    let _turn = alone();
+    let release = built::release();
+    let folder = std::env::temp_dir().join(format!("symvirt-told-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("make a folder");
+    let socket = folder.join("agent.sock");
+    let mut agent = Command::new(&release.guest)
+        .args(["agent", "--socket"])
+        .arg(&socket)
+        .spawn()
+        .expect("start the agent");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !socket.exists() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let exec = |job: &[String]| {
+        let mut command = Command::new(&release.guest);
+        command
+            .env("SYMVIRT_LIB", &release.library)
+            .env("SYMVIRT_AGENT_SOCKET", &socket)
+            .args(["exec", "--"])
+            .args(job);
+        job::run(&mut command, LIMIT).expect("run the job")
+    };
+    let around = exec(&openmpi(&[("pml", "ob1"), ("btl", "tcp,self")]));
+    let through = exec(&mpirun(2, "halo", &["--seconds", "4"], &[]));
+    agent.kill().expect("end the agent");
+    agent.wait().expect("wait for the agent");
+    std::fs::remove_dir_all(&folder).expect("remove the folder");
+    let told = |outcome: &Outcome| {
+        let lines = outcome.stderr.lines();
+        lines
+            .filter(|line| line.contains("this job cannot be moved"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        around.succeeded() && through.succeeded(),
+        "{}",
+        around.describe()
+    );
+    let [line] = &told(&around)[..] else {
+        panic!("{}", around.describe())
+    };
+    for words in [
+        "halo: Open MPI sends by pml/ob1 over self, tcp",
+        "set OMPI_MCA_pml=ucx",
+    ] {
+        assert!(line.contains(words), "{line}");
+    }
+    assert_eq!(
+        told(&through),
+        Vec::<String>::new(),
+        "{}",
+        through.describe()
+    );
 }
 
 #[test]

@@ -99,6 +99,7 @@ pub fn start() -> Result<Helpers, StartError> {
     crate::process::holds::limit();
     let welcome = join(&channel)?;
     gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);
+    crate::advice::start();
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
         life::install_fork_handler();

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
+use symvirt_inspect::finding::Finding;
 use symvirt_protocol::agent::DeviceReport;
 
 use crate::agent::DEFAULT_SOCKET;
 use crate::agent::devices::Devices;
 use crate::exec::Environment;
-use crate::inspect::Process;
-use crate::inspect::finding::Finding;
 use crate::rehearse::{self, OnStuck, Order};
+use crate::watch::Process;
 
 /// Switches that are tried.
 const SWITCHES: u64 = 4;

@@ -12,9 +12,9 @@
 mod agent;
 mod doctor;
 mod exec;
-mod inspect;
 mod rehearse;
 mod status;
+mod watch;
 
 use std::process::ExitCode;
 

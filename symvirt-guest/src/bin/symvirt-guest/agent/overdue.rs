@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use symvirt_inspect::threads;
+
 use super::core::Core;
-use crate::inspect::threads;
 
 /// An answer that takes longer is overdue.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use crate::agent::at;
 use crate::agent::sockets::{self, Socket};
 use crate::exec::Environment;
-use crate::inspect::Process;
+use crate::watch::Process;
 use job::Job;
 use over::{Item, Items};
 use record::{Record, Report};

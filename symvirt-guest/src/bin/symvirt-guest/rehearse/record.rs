@@ -10,7 +10,7 @@ use serde::Serialize;
 use symvirt_protocol::gang::{Outcome, Reason};
 use symvirt_protocol::rank::{Stall, SwitchOrder};
 
-use crate::inspect::finding::Finding;
+use symvirt_inspect::finding::Finding;
 
 /// Filled while the rehearsal runs.
 #[derive(Debug, Default)]

@@ -18,7 +18,7 @@ use crate::agent::core::{Core, Output};
 use crate::agent::devices::Devices;
 use crate::agent::overdue::Overdue;
 use crate::agent::{answer, core_of, guest_name, sockets};
-use crate::inspect::Watch;
+use crate::watch::Watch;
 
 /// The gang under rehearsal.
 pub struct Stage {

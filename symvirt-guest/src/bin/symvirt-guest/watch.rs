@@ -1,25 +1,13 @@
-//! What the processes of a job show of themselves: which MPI and UCX are in them, what MPI uses,
-//! and what stands in the way of moving them.
-//!
-//! | module | holds |
-//! |---|---|
-//! | [`facts`] | one process as /proc shows it |
-//! | [`finding`] | what follows for a migration, and which setting mends it; pure |
-//! | [`threads`] | where the threads of a process that does not answer stand |
-
-pub mod facts;
-pub mod finding;
-pub mod threads;
+//! The MPI processes of a job, looked at while it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use symvirt_inspect::facts::{self, Facts};
+use symvirt_inspect::finding::{self, Finding};
 use symvirt_protocol::query::RankStatus;
-
-use facts::Facts;
-use finding::Finding;
 
 /// MPI looks at several components before it chooses: what is seen must have been there for so
 /// long.
