@@ -19,6 +19,7 @@
 //! | [`switch`] | prepare, commit, release: the helper threads |
 //! | [`process`] | what there is one of per process: identity, epoch, contexts, the round |
 //! | [`channel`] | the socket to the agent |
+//! | [`queue`] | things that wait for a thread of the application |
 //! | [`real`] | entries of the real libucp |
 //! | [`spool`] | memory for drained messages, with a limit |
 //! | [`advice`] | what the user is told at start, if the job cannot be moved |
@@ -46,6 +47,8 @@ mod log;
 mod object;
 #[cfg(not(loom))]
 mod process;
+#[cfg_attr(loom, allow(dead_code, reason = "only the model runs"))]
+mod queue;
 #[cfg(not(loom))]
 mod real;
 #[cfg(not(loom))]
