@@ -159,7 +159,7 @@ fn version_of(program: &str, option: &str) -> Option<String> {
 
 async fn run_job(args: &Args) -> anyhow::Result<(Vec<Finding>, Job)> {
     let rehearsal = rehearse::Args {
-        every: Duration::from_millis(500),
+        every: Duration::from_millis(500).into(),
         over: vec!["fallback,native".parse()?],
         order: Order::Mbb,
         duration: None,

@@ -12,6 +12,7 @@
 //! It never hangs: each phase of a switch has a limit; a rank that stands still beyond it is
 //! named, and the job is killed (or left, to be looked at).
 
+pub mod interval;
 mod job;
 pub mod over;
 pub mod record;
@@ -31,6 +32,7 @@ use crate::agent::at;
 use crate::agent::sockets::{self, Socket};
 use crate::exec::Environment;
 use crate::watch::Process;
+use interval::Interval;
 use job::Job;
 use over::{Item, Items};
 use record::{Record, Report};
@@ -50,9 +52,10 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 /// it stands still.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Time from the start of one switch to the start of the next
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
-    pub every: Duration,
+    /// Time from the start of one switch to the start of the next; SHORTEST..LONGEST draws it
+    /// anew each time
+    #[arg(long, value_name = "TIME", default_value = "200ms")]
+    pub every: Interval,
     /// Transports to go through: names of tcp, shm, native, fallback, separated by commas, or
     /// one TLS@DEVICES; may be repeated
     #[arg(long, value_name = "LIST", default_value = "tcp,shm")]
@@ -280,7 +283,7 @@ async fn aftermath(
 
 /// When to switch.
 struct Pace {
-    every: Duration,
+    every: Interval,
     stop: Option<Instant>,
     limit: Option<u64>,
     next: Option<Instant>,
@@ -306,11 +309,12 @@ impl Pace {
         if over || !stage.has_ranks() || stage.in_switch() {
             return None;
         }
-        let next = *self.next.get_or_insert(now + self.every.min(FIRST_SWITCH));
+        let every = self.every.draw();
+        let next = *self.next.get_or_insert(now + every.min(FIRST_SWITCH));
         if next > now {
             return None;
         }
-        self.next = Some(now + self.every);
+        self.next = Some(now + every);
         self.attempts += 1;
         // A switch that was abandoned is tried again, not skipped.
         usize::try_from(stage.record.done()).ok()
