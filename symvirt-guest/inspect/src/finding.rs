@@ -73,7 +73,11 @@ pub fn of(facts: &Facts, joined: bool, without_hca: bool) -> Vec<Finding> {
         };
         find(format!("{program}: {ofi}"), mend);
     }
-    for fabric in facts.fabrics.iter().filter(|name| *name != "libfabric") {
+    // An Open MPI whose components are built in is linked with all of them (Debian's 5.0): what has
+    // joined has chosen UCX, unless it is seen to send otherwise.
+    let chosen_ucx = joined && !has("pml_cm");
+    let others = facts.fabrics.iter().filter(|name| *name != "libfabric");
+    for fabric in others.filter(|_| !chosen_ucx) {
         find(
             format!("{program}: {fabric} is in the process, which opens the HCA beside UCX"),
             PML,
@@ -207,6 +211,7 @@ mod tests {
             ofi[0].contains("libfabric") && ofi[0].contains("ch4:ucx"),
             "{ofi:?}"
         );
+        facts.fabrics.insert("libpsm2".to_owned());
         assert_eq!(said(&facts, true), Vec::<String>::new());
         facts.fabrics.clear();
         facts.settings = vec![("OMPI_MCA_pml".to_owned(), "ob1".to_owned())];
