@@ -1,13 +1,15 @@
-//! The C programs of `tests/apps`, compiled by each MPI of this machine; those of its `ucp` folder
-//! use UCX without MPI. A program is compiled again when a source or header is newer than it.
+//! The C programs of `tests/apps`, compiled by each MPI; those of its `ucp` folder use UCX without
+//! MPI. A program is compiled again when a source or header is newer than it.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::built;
+use crate::mpi::Mpi;
+use crate::place::Place;
 
 /// Why there is no program to run.
 #[derive(Debug, thiserror::Error)]
@@ -22,12 +24,10 @@ pub enum AppError {
         source: std::io::Error,
     },
     /// The compiler could not be started.
-    #[error("start {compiler}; it comes with {package}")]
+    #[error("start {compiler}; `cargo xtask setup` installs it")]
     Compiler {
         /// Its name.
-        compiler: &'static str,
-        /// The Debian package that has it.
-        package: &'static str,
+        compiler: String,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -46,50 +46,52 @@ pub enum AppError {
 struct Family {
     /// Of the sources, below `tests/apps`.
     folder: &'static str,
-    /// Of the programs: the prefix of their names.
-    target: &'static str,
-    compiler: &'static str,
-    package: &'static str,
-    libraries: &'static [&'static str],
+    compiler: String,
+    options: Vec<String>,
+    place: Place,
 }
 
-const FAMILIES: [Family; 3] = [
-    Family {
-        folder: "",
-        target: "",
-        compiler: "mpicc.openmpi",
-        package: "libopenmpi-dev",
-        libraries: &["-pthread", "-Wl,--as-needed", "-libverbs"],
-    },
-    Family {
-        folder: "",
-        target: "mpich",
-        compiler: "mpicc.mpich",
-        package: "libmpich-dev",
-        libraries: &["-pthread", "-Wl,--as-needed", "-libverbs"],
-    },
-    Family {
-        folder: "ucp",
-        target: "ucp",
-        compiler: "cc",
-        package: "libucx-dev",
-        libraries: &["-lucp", "-lucs"],
-    },
-];
+impl Family {
+    /// The family of an MPI's name, or of UCX without MPI.
+    fn of(name: &str) -> Family {
+        if name == "ucp" {
+            return Family {
+                folder: "ucp",
+                compiler: "cc".to_owned(),
+                options: ["-lucp", "-lucs"].map(str::to_owned).to_vec(),
+                place: Place::Machine,
+            };
+        }
+        let mpi = Mpi::ALL.into_iter().find(|mpi| mpi.key() == name);
+        let mpi = mpi.unwrap_or_else(|| panic!("no programs are called {name}"));
+        let (compiler, mut options) = mpi.compiler();
+        options.extend(["-pthread", "-Wl,--as-needed", "-libverbs"].map(str::to_owned));
+        Family {
+            folder: "",
+            compiler,
+            options,
+            place: mpi.place(),
+        }
+    }
+}
 
-/// The compiled program of this name, for example `halo`, `mpich/halo` or `ucp/forms`. The first
-/// call compiles all of them.
+/// The compiled program of this name, for example `openmpi/halo`, `mpich42/halo` or `ucp/forms`. The
+/// first call compiles all of the family.
 ///
 /// # Panics
 /// When they do not compile: there is nothing to test then.
 pub fn program(name: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let target = built::target_dir().join("apps");
-        build_all(&target).unwrap_or_else(|error| panic!("{error}"));
-        target
-    });
-    folder.join(name)
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let family = name.split_once('/').map_or("", |(family, _)| family);
+    let apps = built::target_dir().join("apps");
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.insert(family.to_owned()) {
+        build(&Family::of(family), &apps.join(family)).unwrap_or_else(|error| {
+            built.remove(family);
+            panic!("{error}")
+        });
+    }
+    apps.join(name)
 }
 
 /// Folder of the C sources.
@@ -103,24 +105,18 @@ pub fn include() -> PathBuf {
 }
 
 /// Compiles what is missing or out of date into `target`.
-///
-/// # Errors
-/// The first program that does not compile; those before it are there.
-pub fn build_all(target: &Path) -> Result<(), AppError> {
+fn build(family: &Family, target: &Path) -> Result<(), AppError> {
     let headers = newest(&sources(), "h")?
         .max(newest(&sources().join("ucp"), "h")?)
         .max(newest(&include(), "h")?);
-    for family in &FAMILIES {
-        let into = target.join(family.target);
-        std::fs::create_dir_all(&into).map_err(|source| AppError::Folder {
-            folder: into.clone(),
-            source,
-        })?;
-        for source in files(&sources().join(family.folder), "c")? {
-            let program = into.join(source.file_stem().unwrap_or_default());
-            if modified(&program) <= modified(&source).max(headers) {
-                compile(family, &source, &program)?;
-            }
+    std::fs::create_dir_all(target).map_err(|source| AppError::Folder {
+        folder: target.to_owned(),
+        source,
+    })?;
+    for source in files(&sources().join(family.folder), "c")? {
+        let program = target.join(source.file_stem().unwrap_or_default());
+        if modified(&program) <= modified(&source).max(headers) {
+            compile(family, &source, &program)?;
         }
     }
     Ok(())
@@ -130,25 +126,19 @@ fn compile(family: &Family, source: &Path, program: &Path) -> Result<(), AppErro
     // Under another name first: two test programs may compile at the same time.
     let mut unfinished = OsString::from(program);
     unfinished.push(format!(".{}", std::process::id()));
-    let output = Command::new(family.compiler)
-        .args([
-            "-std=gnu11",
-            "-O2",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Wno-deprecated-declarations",
-            "-o",
-        ])
+    let output = family
+        .place
+        .command(&family.compiler)
+        .args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra"])
+        .args(["-Wno-deprecated-declarations", "-o"])
         .arg(&unfinished)
         .arg("-I")
         .arg(include())
         .arg(source)
-        .args(family.libraries)
+        .args(&family.options)
         .output()
         .map_err(|error| AppError::Compiler {
-            compiler: family.compiler,
-            package: family.package,
+            compiler: family.compiler.clone(),
             source: error,
         })?;
     if !output.status.success() {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -125,8 +126,11 @@ fn waiter(mut child: Child) -> mpsc::Receiver<std::io::Result<ExitStatus>> {
 
 fn stop(pid: Pid, family: &[Pid], ended: &mpsc::Receiver<std::io::Result<ExitStatus>>) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        // The process may have ended meanwhile: then there is nobody to signal.
-        kill(pid, signal).ok();
+        // The process may have ended meanwhile: then there is nobody to signal. Those below it that
+        // are ours, if it is not (`sudo`).
+        if kill(pid, signal) == Err(Errno::EPERM) {
+            family.iter().for_each(|&below| _ = kill(below, signal));
+        }
         if ended.recv_timeout(GRACE).is_ok() {
             break;
         }

@@ -4,8 +4,14 @@
 //! |---|---|
 //! | [`apps`] | compiles the C programs of `tests/apps` |
 //! | [`built`] | builds `libsymvirt.so` and `symvirt-guest` as users get them |
+//! | [`mpi`] | the MPIs, and how each starts a job |
+//! | [`place`] | this machine, or Debian trixie in a directory |
+//! | [`wheels`] | MPIs of PyPI, with mpi4py |
+//! | [`kept`] | what is costly to make and kept between runs |
 //! | [`job`] | runs a command within a time limit, with backtraces of what hangs |
 //! | [`rehearsal`] | a job under `symvirt-guest rehearse`, and its report |
+//! | [`debian`] | programs of Debian, with and without switches |
+//! | [`setting`] | how the transports change, and how UCX sends over them |
 //! | [`storm`] | such a job among switches, and what is asked of it |
 //! | [`bench`] | `symvirt-bench overhead` and `symvirt-bench switch` |
 //!
@@ -14,7 +20,17 @@
 
 pub mod apps;
 pub mod bench;
+#[path = "../../experiments/src/image/bootstrap.rs"]
+pub mod bootstrap;
 pub mod built;
+pub mod debian;
 pub mod job;
+pub mod kept;
+#[path = "../../experiments/src/image/mirror.rs"]
+pub mod mirror;
+pub mod mpi;
+pub mod place;
 pub mod rehearsal;
+pub mod setting;
 pub mod storm;
+pub mod wheels;

