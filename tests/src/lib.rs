@@ -13,6 +13,7 @@
 //! | [`debian`] | programs of Debian, with and without switches |
 //! | [`setting`] | how the transports change, and how UCX sends over them |
 //! | [`storm`] | such a job among switches, and what is asked of it |
+//! | [`soak`] | `symvirt-soak`: storms over everything, and the page made of them |
 //! | [`bench`] | `symvirt-bench overhead` and `symvirt-bench switch` |
 //!
 //! Nothing here knows of virtual machines: those tests belong to `symvirt-experiments`.
@@ -32,5 +33,6 @@ pub mod mpi;
 pub mod place;
 pub mod rehearsal;
 pub mod setting;
+pub mod soak;
 pub mod storm;
 pub mod wheels;

@@ -30,7 +30,9 @@ const USAGE: &str = "\
 cargo xtask demo                    an unmodified MPI job crosses from RDMA to Ethernet and back
 cargo xtask test                    everything that gates
 cargo xtask setup                   install by apt what is missing (the others do that too)
-cargo xtask soak [MINUTES]          crossings without end
+cargo xtask soak --minutes N        every program with every MPI, switched all the time; a table
+cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
+cargo xtask soak crossings [MINUTES]  crossings of guests without end
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench switch --guests   the same in guests, between verbs and TCP
 cargo xtask bench stall             a live move beside a plain migration of the same VMs
@@ -56,7 +58,18 @@ fn run() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ["test"] => verdict::run(prepared()?),
-        ["demo"] | ["soak", ..] => lab(prepared()?, &words),
+        ["demo"] => lab(prepared()?, &words),
+        ["soak", "crossings", rest @ ..] => {
+            let words: Vec<&str> = ["soak"].iter().chain(rest).copied().collect();
+            lab(prepared()?, &words)
+        }
+        ["soak", rest @ ..] => {
+            prepared()?;
+            build(&["symvirt-guest", "symvirt-tests"])?;
+            let mut command = Command::new(target_directory().join("release/symvirt-soak"));
+            command.args(rest).current_dir(repository());
+            finish(Step::new("symvirt-soak", command).within(Duration::from_secs(24 * 3600)))
+        }
         ["bench", "stall"] => lab(prepared()?, &words),
         ["bench", "switch", "--guests", rest @ ..] => {
             let words: Vec<&str> = ["bench", "switch"].iter().chain(rest).copied().collect();
