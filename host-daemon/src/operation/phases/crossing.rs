@@ -1,7 +1,7 @@
 //! The switchover: beyond the point of no return every VM either arrives or stays.
 //!
 //! ```text
-//!   source: migrate-continue ─► completed ─► destination: cont ─► guest channel follows
+//!   source: migrate-continue ─► completed ─► destination: cont ─► the job settles ─► guest channel
 //!                          └──► failed: it runs at the source again
 //! ```
 //!
@@ -24,6 +24,8 @@ use crate::operation::state::Event;
 const CROSSING_MS: u64 = 60_000;
 /// How long the destination is asked to run a VM before an operator is.
 const ASKING: Duration = Duration::from_secs(60);
+/// For a running job to go on at the destination before its guests are given other work.
+const SETTLING: Duration = Duration::from_millis(500);
 /// Longest pause between two requests.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -49,10 +51,27 @@ impl Crew {
                 Fate::Unknown(what) => unknown.push((vm, what)),
             }
         }
+        self.measured().settles_at = Some(Instant::now() + SETTLING);
         if stayed.is_empty() && unknown.is_empty() {
             Event::Completed
         } else {
             Event::Split { stayed, unknown }
+        }
+    }
+
+    /// Leaves the guests that have just arrived alone for a moment: their caches are cold, and the
+    /// job sends again what was lost on the way. A job that is held waits for us instead.
+    pub(super) async fn settle(&self) {
+        let Some(at) = self.measured().settles_at.take() else {
+            return;
+        };
+        if !self.plan.holds() {
+            self.doing("the job finds its feet at the destination");
+            tokio::time::sleep_until(at).await;
+        }
+        let arrived = std::mem::take(&mut self.measured().arrived);
+        for (vm, host) in arrived {
+            self.guests.moved(&vm, &host);
         }
     }
 
@@ -111,11 +130,7 @@ impl Crew {
             };
             match self.destination.call(call).await {
                 Ok(reply) => {
-                    let host = self.destination_name().cloned();
-                    if let Some(host) = &host {
-                        self.guests.moved(vm, host);
-                    }
-                    self.arrived(vm, host, &reply);
+                    self.arrived(vm, self.destination_name().cloned(), &reply);
                     return Fate::Arrived;
                 }
                 Err(error) if begin.elapsed() > ASKING => break chain(&error),
@@ -146,6 +161,9 @@ impl Crew {
             ) => resumed.checked_sub(stopped).map(|us| us as f64 / 1000.0),
             _ => None,
         };
+        if let Some(host) = &host {
+            self.measured().arrived.push((vm.clone(), host.clone()));
+        }
         self.vm_report(vm, |entry| {
             entry.host = host;
             entry.stopped_ms = stopped_ms;

@@ -70,6 +70,10 @@ pub struct Measured {
     pub stayed: BTreeSet<VmName>,
     /// When each VM stopped for its switchover, by its host's clock.
     pub stopped_at_us: BTreeMap<VmName, u64>,
+    /// VMs that run at the destination, whose guest channels have not followed yet.
+    arrived: Vec<(VmName, HostName)>,
+    /// When they may.
+    settles_at: Option<Instant>,
     began: Option<Instant>,
     phase_began: Option<(Phase, u64, Instant)>,
 }
@@ -229,6 +233,7 @@ impl Crew {
     }
 
     async fn run(&self, phase: Phase) -> Result<(), Trouble> {
+        self.settle().await;
         match phase {
             Phase::Switch => self.switch_in_place().await?,
             Phase::Prepare => self.prepare().await?,
