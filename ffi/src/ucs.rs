@@ -35,6 +35,10 @@ impl Status {
     pub const TIMED_OUT: Status = Status(-20);
     /// `UCS_ERR_UNSUPPORTED`
     pub const UNSUPPORTED: Status = Status(-22);
+    /// `UCS_ERR_CONNECTION_RESET`
+    pub const CONNECTION_RESET: Status = Status(-25);
+    /// `UCS_ERR_ENDPOINT_TIMEOUT`
+    pub const ENDPOINT_TIMEOUT: Status = Status(-80);
     /// `UCS_ERR_LAST`: no status is below.
     pub const LAST: Status = Status(-100);
 

@@ -73,7 +73,7 @@ impl Program {
     }
 
     /// Its job. What it needs is put into `folder`, where it writes, too.
-    fn job(self, folder: &Path) -> anyhow::Result<Job> {
+    fn job(self, folder: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Job> {
         let input = |name: &str| {
             let path = apps::sources().join("debian").join(name);
             path.to_string_lossy().into_owned()
@@ -81,10 +81,11 @@ impl Program {
         let start = |words: &[&str]| {
             let place = folder.to_string_lossy();
             let one_thread = [("OMP_NUM_THREADS", "1"), ("OPENBLAS_NUM_THREADS", "1")];
+            let environment = [&one_thread, environment].concat();
             let mut words = words.to_vec();
             // A launcher's option may stand before the program.
             words.splice(0..0, ["--wdir", &place]);
-            Mpi::OpenMpi4.start(2, &words, &[], &one_thread)
+            Mpi::OpenMpi4.start(2, &words, &[], &environment)
         };
         Ok(match self {
             Program::Lammps => start(&["lmp", "-log", "none", "-in", &input("melt.lammps")]),
@@ -92,7 +93,7 @@ impl Program {
                 unpack_pseudopotential(folder)?;
                 start(&["pw.x", "-in", &input("silicon.pw")])
             }
-            Program::Mpi4py => Mpi::OpenMpi4.python(2, "objects", &["--rounds", "80"]),
+            Program::Mpi4py => Mpi::OpenMpi4.python(2, "objects", &["--rounds", "80"], environment),
         })
     }
 
@@ -126,21 +127,30 @@ impl Program {
         lines.join("\n")
     }
 
-    /// Runs it twice, bare and among switches.
+    /// Runs it twice, bare and among switches; `environment` is handed to the ranks.
     ///
     /// # Errors
     /// When a run could not be made, or the bare one failed or computed nothing.
-    pub fn compare(self, rehearsal: &Rehearsal) -> anyhow::Result<Compared> {
+    pub fn compare(
+        self,
+        rehearsal: &Rehearsal,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Compared> {
         let folder =
             std::env::temp_dir().join(format!("symvirt-{}-{}", self.name(), std::process::id()));
         std::fs::create_dir_all(&folder)?;
-        let compared = self.compare_in(&folder, rehearsal);
+        let compared = self.compare_in(&folder, rehearsal, environment);
         std::fs::remove_dir_all(&folder)?;
         compared
     }
 
-    fn compare_in(self, folder: &Path, rehearsal: &Rehearsal) -> anyhow::Result<Compared> {
-        let job = self.job(folder)?;
+    fn compare_in(
+        self,
+        folder: &Path,
+        rehearsal: &Rehearsal,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Compared> {
+        let job = self.job(folder, environment)?;
         let mut command = job.place.command(&job.words[0]);
         let bare = job::run(command.args(&job.words[1..]), LIMIT)?;
         anyhow::ensure!(bare.succeeded(), "{}: {}", self.name(), bare.describe());

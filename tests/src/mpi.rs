@@ -140,18 +140,25 @@ impl Mpi {
         self.start(ranks, &[&text(program)], arguments, environment)
     }
 
-    /// A program of `tests/apps/python`, by the Python that has mpi4py with this MPI.
+    /// A program of `tests/apps/python`, by the Python that has mpi4py with this MPI. `environment`
+    /// is handed to the ranks.
     ///
     /// # Panics
     /// When there is none: mpi4py is with Debian's Open MPI 4.1 and with the wheels.
-    pub fn python(self, ranks: u32, program: &str, arguments: &[&str]) -> Job {
+    pub fn python(
+        self,
+        ranks: u32,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Job {
         let python = match self.wheel() {
             Some(wheel) => text(wheel.environment().join("bin/python")),
             None if self == Mpi::OpenMpi4 => "/usr/bin/python3".to_owned(),
             None => panic!("no mpi4py is there for {self}"),
         };
         let script = apps::sources().join("python").join(format!("{program}.py"));
-        self.start(ranks, &[&python, &text(script)], arguments, &[])
+        self.start(ranks, &[&python, &text(script)], arguments, environment)
     }
 
     /// Any command.

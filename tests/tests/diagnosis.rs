@@ -19,7 +19,7 @@ fn openmpi(components: &[(&str, &str)]) -> Vec<String> {
         words.extend(["--mca", name, value]);
     }
     words.extend(["-n", "2"]);
-    let program = apps::program("halo").to_string_lossy().into_owned();
+    let program = apps::program("openmpi/halo").to_string_lossy().into_owned();
     let words = words.into_iter().map(str::to_owned);
     let arguments = ["--seconds", "4"].map(str::to_owned);
     words.chain([program]).chain(arguments).collect()

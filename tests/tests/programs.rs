@@ -8,7 +8,7 @@ use symvirt_tests::storm::{FEWEST, alone};
 fn computes_the_same(program: Program) {
     let _turn = alone();
     let compared = program
-        .compare(&Rehearsal::default())
+        .compare(&Rehearsal::default(), &[])
         .unwrap_or_else(|error| panic!("{error:#}"));
     if let Err(why) = compared.verdict(FEWEST) {
         panic!("{}: {why}", program.name());

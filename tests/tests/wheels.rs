@@ -6,7 +6,7 @@ use symvirt_tests::setting::Setting;
 use symvirt_tests::storm::{SECONDS, judge, rehearse, survives};
 
 fn objects_survive(mpi: Mpi) {
-    let job = mpi.python(2, "objects", &["--seconds", SECONDS]);
+    let job = mpi.python(2, "objects", &["--seconds", SECONDS], &[]);
     let setting = Setting::USUAL;
     let (outcome, report) = rehearse("objects", &setting.rehearsal(mpi), &job.words);
     judge("objects", &outcome, &report, setting.fewest());

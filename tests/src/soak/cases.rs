@@ -115,9 +115,10 @@ impl Case {
             Subject::Debian(program) => return self.compare(program),
             Subject::Ours(program) => (program, self.job(program)),
             Subject::Objects => {
+                let (arguments, environment) = (["--seconds", SECONDS], self.setting.environment);
                 let job = self
                     .mpi
-                    .python(self.ranks, "objects", &["--seconds", SECONDS]);
+                    .python(self.ranks, "objects", &arguments, environment);
                 ("objects", job)
             }
         };
@@ -138,7 +139,7 @@ impl Case {
     }
 
     fn compare(&self, program: debian::Program) -> Ended {
-        match program.compare(&self.setting.rehearsal(self.mpi)) {
+        match program.compare(&self.setting.rehearsal(self.mpi), self.setting.environment) {
             Err(error) => Ended::failed(format!("{error:#}")),
             Ok(compared) => Ended {
                 switches: compared.report.switches,

@@ -66,9 +66,11 @@ impl Record {
     pub fn new(minutes: u64, versions: Vec<Version>) -> Record {
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        // Without what distributions add.
+        let kernel = kernel.trim().split('-').next().unwrap_or_default();
         Record {
             minutes,
-            machine: format!("{processors} processors, Linux {}", kernel.trim()),
+            machine: format!("{processors} processors, Linux {kernel}"),
             versions,
             rows: Vec::new(),
         }

@@ -20,6 +20,9 @@ use crate::agent::overdue::Overdue;
 use crate::agent::{answer, core_of, guest_name, sockets};
 use crate::watch::Watch;
 
+/// How long held ranks may refuse to be opened before the job counts as stuck.
+const REFUSED: Duration = Duration::from_secs(60);
+
 /// The gang under rehearsal.
 pub struct Stage {
     core: Core,
@@ -31,6 +34,8 @@ pub struct Stage {
     phase: Option<((Epoch, Phase), Instant)>,
     /// What a held gang is rebuilt onto.
     rebuild: Option<Interconnect>,
+    /// Since when that has been refused.
+    refused: Option<Instant>,
     stuck: bool,
     overdue: Overdue,
     /// The job's processes, whether they are ranks or not.
@@ -51,6 +56,7 @@ impl Stage {
             guest: GuestId(guest_name()),
             phase: None,
             rebuild: None,
+            refused: None,
             stuck: false,
             overdue: Overdue::new(),
             watch: Watch::new(),
@@ -238,17 +244,29 @@ impl Stage {
                 reason,
             } => {
                 info!(%epoch, %reason, "switch abandoned");
-                if held { self.open_again() } else { Vec::new() }
+                if !held {
+                    return Vec::new();
+                }
+                let since = *self.refused.get_or_insert_with(Instant::now);
+                self.stuck |= since.elapsed() > REFUSED;
+                if self.stuck {
+                    Vec::new()
+                } else {
+                    self.open_again()
+                }
             }
             Outcome::Held { .. } => self.open_again(),
             Outcome::RankDied { rank } => {
                 warn!(%rank, "died");
                 Vec::new()
             }
-            Outcome::Voted { .. }
-            | Outcome::Committed { .. }
-            | Outcome::Released { .. }
-            | Outcome::Opened { .. } => Vec::new(),
+            Outcome::Opened { .. } => {
+                self.refused = None;
+                Vec::new()
+            }
+            Outcome::Voted { .. } | Outcome::Committed { .. } | Outcome::Released { .. } => {
+                Vec::new()
+            }
         }
     }
 
