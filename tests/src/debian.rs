@@ -93,7 +93,9 @@ impl Program {
                 unpack_pseudopotential(folder)?;
                 start(&["pw.x", "-in", &input("silicon.pw")])
             }
-            Program::Mpi4py => Mpi::OpenMpi4.python(2, "objects", &["--rounds", "80"], environment),
+            Program::Mpi4py => {
+                Mpi::OpenMpi4.python(2, "objects", &["--rounds", "500"], environment)
+            }
         })
     }
 

@@ -10,6 +10,7 @@ fn computes_the_same(program: Program) {
     let compared = program
         .compare(&Rehearsal::default(), &[])
         .unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{}: {} switches", program.name(), compared.report.switches);
     if let Err(why) = compared.verdict(FEWEST) {
         panic!("{}: {why}", program.name());
     }
