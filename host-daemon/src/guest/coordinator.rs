@@ -390,9 +390,12 @@ impl Coordinator {
         let ranks: Vec<_> = self.gang.ranks().map(|rank| rank.to_string()).collect();
         let epoch = self.gang.epoch().0;
         let target = target(self.gang.interconnect());
+        let held = matches!(self.gang.phase(), Some((_, Phase::Held)));
         self.view.send_if_modified(|view| {
-            let changed = view.ranks != ranks || view.epoch != epoch || view.interconnect != target;
+            let known = (&view.ranks, view.epoch, view.interconnect, view.held);
+            let changed = known != (&ranks, epoch, target, held);
             if changed {
+                view.held = held;
                 view.ranks = ranks;
                 view.epoch = epoch;
                 view.interconnect = target;

@@ -13,7 +13,7 @@ use super::attempt::Begin;
 use super::coordinator::{Command, Coordinator};
 use crate::config::{GangName, HostName, VmName};
 use crate::operation::Target;
-use crate::operation::effects::{Guests, HandOver, Left, SwitchFailure, Switched};
+use crate::operation::effects::{Guests, HandOver, Left, Standing, SwitchFailure, Switched};
 
 /// How long channels may take to close.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -29,6 +29,8 @@ pub struct GangView {
     pub epoch: u64,
     /// What it communicates over.
     pub interconnect: Target,
+    /// Its ranks are held.
+    pub held: bool,
     /// The first rank that died while the gang was held, since it was last to be held.
     pub died_held: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Gang {
             ranks: Vec::new(),
             epoch,
             interconnect,
+            held: false,
             died_held: None,
         };
         let view = Arc::new(watch::Sender::new(first));
@@ -145,6 +148,25 @@ impl Gang {
 }
 
 impl Guests for Gang {
+    fn recover(
+        &self,
+        vms: &[VmName],
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Standing, SwitchFailure>> {
+        let vms = vms.to_vec();
+        Box::pin(async move {
+            if !self.heard(&vms, limit).await {
+                tracing::warn!("not all agents were heard");
+            }
+            let view = self.view();
+            Ok(Standing {
+                interconnect: view.interconnect,
+                held: view.held,
+                ranks: !view.ranks.is_empty(),
+            })
+        })
+    }
+
     fn switch(
         &self,
         to: Target,

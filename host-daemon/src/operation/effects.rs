@@ -305,8 +305,32 @@ pub struct HandOver {
     pub agents: Vec<VmName>,
 }
 
+/// How a gang stands once nothing that an earlier coordinator began is under way any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// What it communicates over, or did before it was held.
+    pub interconnect: Target,
+    /// Its ranks stand still, without transports: only a rebuild helps them.
+    pub held: bool,
+    /// It has ranks.
+    pub ranks: bool,
+}
+
 /// The guests of one gang.
 pub trait Guests: Send + Sync {
+    /// Meets the agents of `vms` after an earlier coordinator, of this host or another, has died
+    /// or handed over, and settles the switch that it may have left half-way: it is undone on all
+    /// ranks, or goes on to its end on all. To be called before anything else is asked of them.
+    /// Waits for agents at most `limit`; those that are still silent then are left out. Can be
+    /// repeated.
+    ///
+    /// # Errors
+    /// [`SwitchFailure::Broken`]: ranks were lost in mid-switch, or it cannot be settled.
+    fn recover(
+        &self,
+        vms: &[VmName],
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Standing, SwitchFailure>>;
     /// Moves running ranks to other transports, make-before-break.
     fn switch(&self, to: Target, limit: Duration)
     -> BoxFuture<'_, Result<Switched, SwitchFailure>>;

@@ -281,6 +281,7 @@ mod tests {
             ranks: vec![],
             epoch: 0,
             interconnect: Target::Native,
+            held: false,
             died_held: None,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use symvirt_host::config::{HostName, VmName};
 use symvirt_host::operation::Target;
-use symvirt_host::operation::effects::{Guests, HandOver, Left, SwitchFailure, Switched};
+use symvirt_host::operation::effects::{Guests, HandOver, Left, Standing, SwitchFailure, Switched};
 use symvirt_protocol::agent::{DeviceReport, Holder, VerbsDevice, VerbsPort};
 
 use super::world::{Destination, Fault, Job, Verdict, World};
@@ -62,6 +62,24 @@ fn job_on(to: Target) -> Job {
 }
 
 impl Guests for SimulatedGuests {
+    fn recover(
+        &self,
+        _vms: &[VmName],
+        _limit: Duration,
+    ) -> BoxFuture<'_, Result<Standing, SwitchFailure>> {
+        let world = self.world.lock().unwrap();
+        let standing = Standing {
+            interconnect: match world.job {
+                // Only a job that is on its HCAs is ever held here.
+                Job::Native | Job::Held => Target::Native,
+                Job::Fallback => Target::Fallback,
+            },
+            held: world.job == Job::Held,
+            ranks: world.ranks,
+        };
+        Box::pin(async move { Ok(standing) })
+    }
+
     fn switch(&self, to: Target, _limit: Duration) -> Outcome<'_> {
         self.become_job(job_on(to), |job| job != Job::Held)
     }
