@@ -38,6 +38,7 @@ storm! {
     messages_that_wait_for_their_receive_keep_order_and_content: "unexpected";
     large_messages_arrive_whole_both_ways: "rendezvous";
     a_synchronous_send_waits_for_its_receive: "sync_send";
+    any_number_of_synchronous_sends_may_wait_for_their_receives: "many_syncs";
     probes_tell_the_truth: "matched_probe";
     messages_of_one_source_are_not_reordered_under_any_source: "any_source";
     derived_datatypes_arrive_element_by_element: "strided";

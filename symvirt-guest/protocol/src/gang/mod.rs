@@ -38,6 +38,8 @@ mod roster;
 mod round;
 mod steps;
 
+use std::collections::BTreeMap;
+
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
 use crate::rank::{Blob, FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
@@ -376,16 +378,20 @@ impl Gang {
         }
     }
 
-    /// Tells the senders of synchronous messages that a receiver of ours has matched them.
+    /// Tells the senders of synchronous messages that a receiver of ours has matched them: each of
+    /// them once, however many messages it were.
     fn relay_matches(&self, receiver: ProcId, syncs: &[SyncSend], effects: &mut Vec<Effect>) {
+        let mut matched: BTreeMap<ProcId, Vec<u64>> = BTreeMap::new();
         for sync in syncs.iter().filter(|sync| sync.worker.process == receiver) {
-            let Some(sender) = self.roster.members.get(&sync.sender) else {
+            matched.entry(sync.sender).or_default().push(sync.id);
+        }
+        for (process, ids) in matched {
+            let Some(sender) = self.roster.members.get(&process) else {
                 continue;
             };
-            let matched = ToRank::Matched { ids: vec![sync.id] };
             effects.push(Effect::Send {
                 guest: sender.guest.clone(),
-                message: ToAgent::Ranks(vec![(Recipient::One(sync.sender), matched)]),
+                message: ToAgent::Ranks(vec![(Recipient::One(process), ToRank::Matched { ids })]),
             });
         }
     }

@@ -1,9 +1,9 @@
 //! The named promises of the coordinator.
 
-use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::gang::{Effect, Outcome, Phase, Reason, Refusal};
 use symvirt_protocol::ids::{Epoch, ProcId};
-use symvirt_protocol::rank::{FromRank, Load, SwitchOrder, WorkerCount};
+use symvirt_protocol::rank::{FromRank, Load, SwitchOrder, SyncSend, ToRank, WorkerCount};
 use symvirt_protocol::transport::Interconnect;
 
 use crate::world::{World, explicit, guest_id, worker};
@@ -715,4 +715,27 @@ fn a_gang_is_opened_though_an_agent_restarted_during_the_hold() {
         matches!(world.outcomes.last(), Some(Outcome::Opened { stalls, .. }) if stalls.len() == 4)
     );
     assert!(world.ranks.values().all(|rank| !rank.held));
+}
+
+#[test]
+fn a_sender_is_told_of_all_its_matched_messages_at_once() {
+    let mut world = World::new(1, 3);
+    let sync = |sender, id| SyncSend {
+        sender: ProcId(sender),
+        id,
+        worker: worker(ProcId(2)),
+        tag: 7,
+    };
+    let syncs = (0..500).flat_map(|id| [sync(1, id), sync(3, id)]).collect();
+    let matched = FromAgent::Ranks(vec![(ProcId(2), FromRank::Matched { syncs })]);
+    let effects = world.gang.hear(&guest_id(0), matched);
+    let all: Vec<u64> = (0..500).collect();
+    let told = |process| Effect::Send {
+        guest: guest_id(0),
+        message: ToAgent::Ranks(vec![(
+            Recipient::One(ProcId(process)),
+            ToRank::Matched { ids: all.clone() },
+        )]),
+    };
+    assert_eq!(effects, [told(1), told(3)]);
 }

@@ -25,8 +25,10 @@ use super::core::ConnId;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 4096;
-/// Frames that may wait for a rank that does not read.
-const OUTBOX: usize = 64;
+/// Frames that may wait for a rank that does not read. Far more than a switch has: each match of a
+/// synchronous send that a switch had drained is one, and a rank reads none of them while it waits
+/// for its gate to close.
+const OUTBOX: usize = 16_384;
 /// Time to say the first thing.
 const GREETING_TIME: Duration = Duration::from_secs(10);
 
