@@ -2,6 +2,7 @@
  * rank at a time: a put that is flushed is what the next get and accumulate find.
  * SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "verify.h"
+#include <string.h>
 
 enum { MOST = 9 };
 
@@ -53,24 +54,31 @@ static void one_turn(MPI_Win window, int target, int count, MPI_Op op, int resul
     vf_count(3 * (size_t)count * sizeof *ones);
 }
 
+static void round_of_turns(MPI_Win window)
+{
+    for (int count = 1; count <= MOST; count++) {
+        for (int target = 0; target < vf.ranks; target++) {
+            one_turn(window, target, count, MPI_REPLACE, index_of);
+            one_turn(window, target, count, MPI_MIN, zero_or_one);
+            one_turn(window, target, count, MPI_NO_OP, one);
+        }
+    }
+}
+
+/* Each round has a window of its own, so that a switch also meets its first operations. */
 int main(int argc, char **argv)
 {
     vf_start("exclusive", &argc, &argv, MPI_THREAD_SINGLE);
-    short *memory;
-    MPI_Win window;
-    MPI_Alloc_mem(MOST * sizeof *memory, MPI_INFO_NULL, &memory);
-    MPI_Win_create(memory, MOST * sizeof *memory, sizeof *memory, MPI_INFO_NULL, MPI_COMM_WORLD,
-                   &window);
     while (vf_more()) {
-        for (int count = 1; count <= MOST; count++) {
-            for (int target = 0; target < vf.ranks; target++) {
-                one_turn(window, target, count, MPI_REPLACE, index_of);
-                one_turn(window, target, count, MPI_MIN, zero_or_one);
-                one_turn(window, target, count, MPI_NO_OP, one);
-            }
-        }
+        short *memory;
+        MPI_Win window;
+        MPI_Alloc_mem(MOST * sizeof *memory, MPI_INFO_NULL, &memory);
+        memset(memory, 0, MOST * sizeof *memory);
+        MPI_Win_create(memory, MOST * sizeof *memory, sizeof *memory, MPI_INFO_NULL,
+                       MPI_COMM_WORLD, &window);
+        round_of_turns(window);
+        MPI_Win_free(&window);
+        MPI_Free_mem(memory);
     }
-    MPI_Win_free(&window);
-    MPI_Free_mem(memory);
     return vf_finish();
 }

@@ -43,6 +43,7 @@ storm! {
     threads_inside_mpi_do_not_disturb_each_other: "threads";
     communicators_come_and_go: "comm_churn";
     windows_are_put_to_got_from_and_locked: "window";
+    gets_and_puts_under_a_lock_keep_their_order: "exclusive";
     windows_of_every_kind_compute_what_they_should: "windows";
 }
 

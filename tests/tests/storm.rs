@@ -64,6 +64,11 @@ fn windows_of_every_kind_compute_what_they_should() {
 }
 
 #[test]
+fn gets_and_puts_under_a_lock_keep_their_order() {
+    survives("exclusive", 2, &["--seconds", SECONDS], FEWEST);
+}
+
+#[test]
 fn remote_memory_and_atomics_are_right_in_every_form() {
     plain_ucp("ucp/remote", &["--seconds", SECONDS]);
 }

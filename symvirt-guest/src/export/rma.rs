@@ -34,8 +34,44 @@ pub unsafe fn target<'a>(
     })
 }
 
+/// A put needs no answer before what follows it.
+unsafe fn at_once(_: Target<'_>, _: usize) {}
+
+/// What a get reads is read before what follows it is written, if the peer can answer at once: the
+/// first answer over an endpoint that a switch made without a hello is waited for.
+///
+/// # Safety
+/// The target of a get of the application.
+#[inline(always)]
+unsafe fn in_order(target: Target<'_>, count: usize) {
+    if target.endpoint.is_unanswered() && count > 0 {
+        // SAFETY: by the caller's promise.
+        unsafe { await_first_answer(target) };
+    }
+}
+
+/// # Safety
+/// As [`in_order`].
+#[cold]
+unsafe fn await_first_answer(target: Target<'_>) {
+    let mut byte = 0_u8;
+    let param = plain(dt::BYTES, ptr::null());
+    let started = {
+        let _passage = gate::enter();
+        // SAFETY: the first byte that the application gets; the place for it lives until the wait
+        // is over.
+        unsafe { one_sided::get(target, (&raw mut byte).cast(), 1, &raw const param) }
+    };
+    // SAFETY: just started; a worker outlives its endpoints.
+    let status = unsafe { wait(&*target.endpoint.worker, started) };
+    if status != Status::OK {
+        crate::log::debug!("the first answer over an endpoint: {status}");
+    }
+    target.endpoint.set_unanswered(false);
+}
+
 macro_rules! transfers {
-    ($nbx:ident, $nb:ident, $nbi:ident, $blocking:ident, $buffer:ty,
+    ($nbx:ident, $nb:ident, $nbi:ident, $blocking:ident, $buffer:ty, $order:path,
      $start:path, $start_nbi:path, $real:ident, $real_nbi:ident) => {
         /// # Safety
         /// As UCX's.
@@ -53,6 +89,7 @@ macro_rules! transfers {
                 let Some(target) = target(endpoint, remote, key) else {
                     return (real().$real)(endpoint, buffer, count, remote, key, param);
                 };
+                $order(target, count);
                 let _passage = gate::enter();
                 $start(target, buffer, count, param)
             }
@@ -97,6 +134,7 @@ macro_rules! transfers {
                 let Some(target) = target(endpoint, remote, key) else {
                     return (real().$real_nbi)(endpoint, buffer, length, remote, key);
                 };
+                $order(target, length);
                 let _passage = gate::enter();
                 $start_nbi(target, buffer, length)
             }
@@ -134,6 +172,7 @@ transfers!(
     ucp_put_nbi,
     ucp_put,
     *const c_void,
+    at_once,
     one_sided::put,
     one_sided::put_implicit,
     put_nbx,
@@ -145,6 +184,7 @@ transfers!(
     ucp_get_nbi,
     ucp_get,
     *mut c_void,
+    in_order,
     one_sided::get,
     one_sided::get_implicit,
     get_nbx,

@@ -1,7 +1,7 @@
 //! An endpoint: the application's way to one peer worker, over a [`Route`].
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use symvirt_ffi::flags::ep_param;
 use symvirt_ffi::ucp::{EpParams, ErrHandler};
@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub worker: *const Worker,
     /// Messages sent to the peer in this epoch: each call that returned no error.
     pub sent: AtomicU64,
+    /// A switch made its real side without a hello: the peer may not be able to answer at once.
+    unanswered: AtomicBool,
     /// `None` when the peer is not of our gang; then the process vetoes switches.
     pub route: Option<Route>,
     err_handler: ErrHandler,
@@ -38,6 +40,7 @@ impl Endpoint {
             real: AtomicPtr::new(real),
             worker,
             sent: AtomicU64::new(0),
+            unanswered: AtomicBool::new(false),
             route,
             err_handler,
         }
@@ -52,6 +55,18 @@ impl Endpoint {
     /// Changes the real side; under the closed gate.
     pub fn set_real(&self, new: *mut c_void) {
         self.real.store(new, Ordering::Relaxed);
+    }
+
+    /// Whether a first answer of the peer is to be waited for, before anything is asked for that
+    /// must be answered in time.
+    #[inline(always)]
+    pub fn is_unanswered(&self) -> bool {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// See [`Endpoint::is_unanswered`].
+    pub fn set_unanswered(&self, unanswered: bool) {
+        self.unanswered.store(unanswered, Ordering::Relaxed);
     }
 
     /// Whether its peer was gone at the last switch: all that succeeds is to close it.

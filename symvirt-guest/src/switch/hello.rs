@@ -1,6 +1,11 @@
 //! Hellos: a small message on each new endpoint, which the library consumes at the other end.
 //! When all have come, every endpoint is wired up in both directions, and a new worker has seen
 //! nothing else.
+//!
+//! Where memory can be read by peers, a hello is a synchronous send: its acknowledgement shows that
+//! the peer can answer, too. UCX emulates a get by a message with the bytes, read when it can be
+//! sent. An answer that had to wait for its connection would contain what a later put has written;
+//! osc/ucx relies on their order (`MPI_Get_accumulate` with `MPI_REPLACE`).
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -55,8 +60,13 @@ impl Hellos {
         }
     }
 
-    /// Takes back the receives that are still posted on their worker.
-    pub fn cancel_awaited(&mut self, real_worker: *mut c_void) {
+    /// Takes back the receives that are still posted on their worker; hellos that nobody takes
+    /// any more go with it.
+    pub fn give_up(&mut self, real_worker: *mut c_void) {
+        for request in self.sending.drain(..) {
+            // SAFETY: a live request; one that is not complete is freed when it is.
+            unsafe { (real().request_free)(request) };
+        }
         for request in self.awaited.drain(..) {
             // SAFETY: posted on this worker and not complete; freed once.
             unsafe {
@@ -80,6 +90,13 @@ impl WorkerSide {
     ) -> Result<(), SideError> {
         // SAFETY: workers are not destroyed during a round.
         let worker = unsafe { &*self.worker };
+        // SAFETY: a context outlives its workers.
+        let is_read = unsafe { &*worker.context }.is_one_sided();
+        let send = if is_read {
+            real().tag_send_sync_nbx
+        } else {
+            real().tag_send_nbx
+        };
         for &route in &self.greeting {
             let peer = route.peer;
             let Some(address) = addresses.get(&peer) else {
@@ -97,7 +114,7 @@ impl WorkerSide {
             let param = plain_param(0);
             // SAFETY: a live endpoint, and bytes that live for ever.
             let sent = unsafe {
-                (real().tag_send_nbx)(
+                send(
                     twin,
                     GREETING.as_ptr().cast(),
                     HELLO_BYTES,

@@ -261,7 +261,7 @@ impl Side {
             }
         }
         for side in self.workers_mut() {
-            side.hellos.cancel_awaited(side.real);
+            side.hellos.give_up(side.real);
         }
     }
 

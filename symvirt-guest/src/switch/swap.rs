@@ -1,7 +1,7 @@
 //! The change-over: posted receives are taken back from the old side, real pointers change,
 //! receives are posted again. Only under the closed gate, when the old side is empty.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::exposure;
 use super::side::{ContextSide, Side, WorkerSide, by_object};
 use crate::object::lock;
 use crate::object::request::{RETURNED, Request};
-use crate::object::route::Reals;
+use crate::object::route::{Reals, Route};
 use crate::object::worker::Worker;
 use crate::process::gang;
 use crate::real::real;
@@ -114,6 +114,7 @@ pub fn attach(side: Side) {
 
 /// Leads the endpoints of a worker over the routes of its new side.
 fn redirect(worker: &Worker, twins: Reals, table: &HashMap<ObjectId, &[u8]>) {
+    let greeted: HashSet<Route> = twins.keys().copied().collect();
     worker.routes.replace(twins);
     worker.each_endpoint(|endpoint| {
         endpoint.sent.store(0, Ordering::Relaxed);
@@ -122,6 +123,8 @@ fn redirect(worker: &Worker, twins: Reals, table: &HashMap<ObjectId, &[u8]>) {
             let address = table.get(&route.peer).ok_or(Status::UNREACHABLE)?;
             worker.routes.get(route, worker, address)
         });
+        let is_greeted = endpoint.route.is_some_and(|route| greeted.contains(&route));
+        endpoint.set_unanswered(!is_greeted);
         match twin {
             Ok(twin) => endpoint.set_real(twin),
             Err(Status::UNREACHABLE) => {
