@@ -10,14 +10,16 @@ use crate::setting::Setting;
 use crate::storm::{SECONDS, verdict};
 
 /// Programs of `tests/apps`.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 19] = [
     "any_source",
     "bulk",
     "cancelled",
     "collectives",
     "comm_churn",
+    "exclusive",
     "halo",
     "long_lived",
+    "many_syncs",
     "matched_probe",
     "preposted",
     "rendezvous",
@@ -186,7 +188,7 @@ pub fn endless() -> impl Iterator<Item = Case> {
 fn ranks(subject: Subject, mpi: Mpi, turn: usize) -> u32 {
     // Open MPI spins for window locks without a pause: with more ranks than processors that takes
     // minutes also without the library.
-    let spins = subject == Subject::Ours("windows") && mpi.is_open_mpi();
+    let spins = matches!(subject, Subject::Ours("windows" | "exclusive")) && mpi.is_open_mpi();
     let alone = matches!(subject, Subject::Debian(_)) || spins;
     if alone || turn.is_multiple_of(2) {
         2
