@@ -6,10 +6,10 @@ mod agent;
 
 use std::time::Duration;
 
-use agent::{Agents, join};
+use agent::{Agents, Slow, join};
 use symvirt_host::guest::{AgentView, Gang};
 use symvirt_host::operation::Target;
-use symvirt_host::operation::effects::{Guests, HandOver, Left, SwitchFailure};
+use symvirt_host::operation::effects::{Guests, HandOver, Left, Standing, SwitchFailure};
 use symvirt_protocol::agent::DeviceReport;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -259,4 +259,111 @@ async fn a_gang_without_ranks_is_switched_for_its_next_job() {
         view.interconnect == Target::Fallback && view.epoch == 1
     })
     .await;
+}
+
+/// The coordinator dies when one of two agents has heard this and its ranks have not answered.
+/// Where the next one finds the gang, and the next one.
+async fn outlived(slow: Slow, hold: bool) -> (Standing, Gang) {
+    let agents = Agents::new();
+    let first = gang(&agents);
+    let vms = ["vm1", "vm2"].map(|vm| vm.parse().unwrap());
+    for vm in &vms {
+        first.attach(vm, &"a".parse().unwrap());
+    }
+    let willing = agents.play("vm1", "a", vec![join("vm1")]).await;
+    let (slow, reached) = agents.play_slow("vm2", "a", vec![join("vm2")], slow).await;
+    until(&first, |view| view.ranks.len() == 2).await;
+    let switching = tokio::spawn(async move {
+        if hold {
+            first.hold(LIMIT).await.unwrap();
+            first.rebuild(Target::Fallback, LIMIT).await.unwrap();
+        } else {
+            first.switch(Target::Fallback, LIMIT).await.unwrap();
+        }
+    });
+    reached.notified().await;
+    switching.abort();
+    assert!(switching.await.unwrap_err().is_cancelled());
+
+    let second = gang(&agents);
+    for vm in &vms {
+        second.attach(vm, &"a".parse().unwrap());
+    }
+    agents.move_to("vm1", "a", willing).await;
+    agents.move_to("vm2", "a", slow).await;
+    let standing = second.recover(&vms, LIMIT).await.unwrap();
+    (standing, second)
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_has_carried_out_is_undone_when_its_coordinator_dies() {
+    for slow in [Slow::Peers, Slow::Commit] {
+        let (standing, gang) = outlived(slow, false).await;
+        assert!(standing.ranks && !standing.held);
+        assert_eq!(standing.interconnect, Target::Native);
+        gang.switch(Target::Fallback, LIMIT).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_somebody_has_carried_out_goes_on_when_its_coordinator_dies() {
+    for slow in [Slow::Expect, Slow::Release] {
+        let (standing, gang) = outlived(slow, false).await;
+        assert!(standing.ranks && !standing.held);
+        assert_eq!(standing.interconnect, Target::Fallback);
+        gang.switch(Target::Native, LIMIT).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hold_goes_on_when_its_coordinator_dies_and_the_next_can_end_it() {
+    for slow in [Slow::Expect, Slow::Release, Slow::Peers] {
+        let (standing, gang) = outlived(slow, true).await;
+        assert!(standing.ranks && standing.held);
+        assert_eq!(standing.interconnect, Target::Native);
+        gang.rebuild(Target::Fallback, LIMIT).await.unwrap();
+        gang.switch(Target::Native, LIMIT).await.unwrap();
+    }
+    let (standing, _) = outlived(Slow::Open, true).await;
+    assert_eq!(
+        (standing.held, standing.interconnect),
+        (false, Target::Fallback)
+    );
+}
+
+#[tokio::test]
+async fn what_depends_on_a_silent_guest_is_not_guessed() {
+    let agents = Agents::new();
+    let first = gang(&agents);
+    let vms = ["vm1", "vm2"].map(|vm| vm.parse().unwrap());
+    for vm in &vms {
+        first.attach(vm, &"a".parse().unwrap());
+    }
+    let willing = agents.play("vm1", "a", vec![join("vm1")]).await;
+    let (_silent, reached) = agents
+        .play_slow("vm2", "a", vec![join("vm2")], Slow::Commit)
+        .await;
+    until(&first, |view| view.ranks.len() == 2).await;
+    let switching = tokio::spawn(async move { first.switch(Target::Fallback, LIMIT).await });
+    reached.notified().await;
+    switching.abort();
+    assert!(switching.await.unwrap_err().is_cancelled());
+
+    let second = gang(&agents);
+    for vm in &vms {
+        second.attach(vm, &"a".parse().unwrap());
+    }
+    agents.move_to("vm1", "a", willing).await;
+    assert!(second.heard(&vms[..1], LIMIT).await);
+    let failure = second.recover(&vms, Duration::ZERO).await.unwrap_err();
+    match failure {
+        SwitchFailure::Broken { reason, left } => {
+            assert!(reason.contains("vm2"), "{reason}");
+            assert_eq!(left, Left::Unknown);
+        }
+        other => panic!("{other:?}"),
+    }
+    // Its VM is known to be lost.
+    let standing = second.recover(&vms[..1], LIMIT).await.unwrap();
+    assert_eq!(standing.interconnect, Target::Native);
 }

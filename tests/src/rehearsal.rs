@@ -25,6 +25,8 @@ pub struct Report {
     pub failed: Vec<String>,
     /// Ranks that died.
     pub ranks_lost: Vec<String>,
+    /// How often the coordinator was replaced in the middle of a switch.
+    pub forgotten: u64,
     /// Where the time went, by order.
     pub orders: Vec<Times>,
 }
@@ -105,6 +107,7 @@ pub struct Rehearsal {
     switches: Option<u64>,
     round_timeout: Duration,
     cancel_every: Option<u64>,
+    forget_every: Option<u64>,
     place: Place,
 }
 
@@ -118,6 +121,7 @@ impl Default for Rehearsal {
             // Our own limit is to come first: it takes backtraces of what hangs.
             round_timeout: Duration::from_secs(600),
             cancel_every: None,
+            forget_every: None,
             place: Place::Machine,
         }
     }
@@ -171,6 +175,13 @@ impl Rehearsal {
         self
     }
 
+    /// In every `count`th switch the coordinator is replaced by one that knows nothing but what the
+    /// agent remembers, each time a millisecond later than the one before.
+    pub fn forget_every(mut self, count: u64) -> Self {
+        self.forget_every = Some(count);
+        self
+    }
+
     /// Where the job and its rehearsal run.
     pub fn at(mut self, place: Place) -> Self {
         self.place = place;
@@ -204,6 +215,9 @@ impl Rehearsal {
         }
         if let Some(count) = self.cancel_every {
             command.args(["--cancel-every", &count.to_string()]);
+        }
+        if let Some(count) = self.forget_every {
+            command.args(["--forget-every", &count.to_string()]);
         }
         command.arg("--json").arg(&file).arg("--").args(job);
         let outcome = job::run(&mut command, limit).map_err(|source| RehearsalError::Start {

@@ -107,6 +107,31 @@ fn cancelled_switches_leave_no_trace() {
     }
 }
 
+/// It dies 0, 1, 2 … ms after the beginning of a switch: in whatever step that is. The next one
+/// undoes what nobody has carried out, and goes on with the rest.
+#[test]
+fn a_job_outlives_its_coordinator_in_the_middle_of_switches() {
+    for (program, order) in [
+        ("halo", "both"),
+        ("rendezvous", "both"),
+        ("sync_send", "both"),
+        ("windows", "both"),
+    ] {
+        let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
+        let rehearsal = rehearsal.order(order).forget_every(1);
+        let job = mpirun(2, program, &["--seconds", "4"], &[]);
+        let (outcome, report) = rehearse(program, &rehearsal, &job);
+        judge(program, &outcome, &report, FEWEST);
+        assert!(report.forgotten >= FEWEST, "{program}: {report:?}");
+        let undone = |reason: &&String| reason.contains("coordinator was lost");
+        let undone = report.abandoned.iter().filter(undone).count();
+        println!(
+            "{program}: {} coordinators lost, {undone} switches undone, {} done",
+            report.forgotten, report.switches
+        );
+    }
+}
+
 #[test]
 fn switches_may_follow_each_other_without_a_pause() {
     for program in ["halo", "unexpected", "windows"] {

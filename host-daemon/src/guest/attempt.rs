@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// What is begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Begin {
+    /// Settle what an earlier coordinator began.
+    Recover,
     Switch(Target),
     Hold,
     Rebuild(Target),

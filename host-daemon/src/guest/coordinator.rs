@@ -1,5 +1,7 @@
 //! Drives a gang's pure state machine: one task a gang, so that events have one order.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use symvirt_protocol::link::Received;
 use symvirt_protocol::rank::SwitchOrder;
 use symvirt_protocol::transport::Interconnect;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::Connector;
@@ -33,7 +35,9 @@ pub(super) enum Command {
     Detach { vm: VmName, lost: bool },
     /// Ask for a device report.
     Ask { vm: VmName },
-    /// Start a switch, a hold, or a rebuild.
+    /// The guests that make up the gang, for a recovery.
+    Expect { vms: Vec<VmName> },
+    /// Start a switch, a hold, a rebuild, or a recovery.
     Begin {
         what: Begin,
         limit: Duration,
@@ -56,7 +60,12 @@ pub(super) struct Coordinator {
     pub commands: mpsc::UnboundedReceiver<Command>,
     gang: Gang,
     guests: BTreeMap<VmName, Guest>,
+    expected: Vec<GuestId>,
     attempt: Option<Attempt>,
+    /// Its beginning.
+    since: Instant,
+    /// When to settle what an earlier coordinator began, if nobody asks for it before.
+    settle_at: Option<Instant>,
 }
 
 impl Coordinator {
@@ -78,7 +87,10 @@ impl Coordinator {
             commands,
             gang,
             guests: BTreeMap::new(),
+            expected: Vec::new(),
             attempt: None,
+            since: Instant::now(),
+            settle_at: Some(Instant::now() + recovery::MEETING),
         }
     }
 
@@ -93,6 +105,13 @@ impl Coordinator {
                     None => std::future::pending().await,
                 }
             };
+            let settle_at = self.settle_at;
+            let settling = async {
+                match settle_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command, &heard_sender),
@@ -100,6 +119,7 @@ impl Coordinator {
                 },
                 Some(heard) = heard.recv() => self.hear(heard),
                 () = patience => self.out_of_patience(),
+                () = settling => self.settle(),
             }
             self.answer_if_broken(false);
             self.publish();
@@ -132,6 +152,9 @@ impl Coordinator {
                     }
                 });
                 self.send(&vm, ToAgent::ReportDevices);
+            }
+            Command::Expect { vms } => {
+                self.expected = vms.iter().map(|vm| GuestId(vm.to_string())).collect();
             }
             Command::Begin {
                 what,
@@ -219,6 +242,7 @@ impl Coordinator {
                 self.gang.switch(epoch, stays, SwitchOrder::BreakBeforeMake)
             }
             Begin::Rebuild(to) => self.gang.rebuild(interconnect(to)),
+            Begin::Recover => return self.recover(),
         };
         match begun {
             Ok(effects) => {
@@ -239,6 +263,10 @@ impl Coordinator {
                 self.note(&vm, &message);
                 let effects = self.gang.hear(&GuestId(vm.to_string()), message);
                 self.carry_out(effects);
+                if self.gang.is_unsettled() {
+                    self.settle_at
+                        .get_or_insert_with(|| Instant::now() + recovery::ORPHANED);
+                }
             }
             Received::Session { peer } => {
                 debug!(%vm, session = peer, "agent's session");
@@ -267,6 +295,7 @@ impl Coordinator {
                 guest,
                 agent_version,
                 ranks,
+                ..
             } => {
                 info!(%vm, guest, agent_version, ranks = ranks.len(), "agent says hello");
                 self.view.send_modify(|view| {
@@ -315,6 +344,10 @@ impl Coordinator {
             Outcome::Released { .. } | Outcome::Held { .. } => self.answer(None),
             Outcome::Opened { stalls, .. } => {
                 self.stalls(stalls);
+                self.answer(None);
+            }
+            Outcome::Aborted { reason, .. } if self.is_recovering() => {
+                info!(gang = %self.name, %reason, "an earlier coordinator's switch is undone");
                 self.answer(None);
             }
             Outcome::Aborted { held, reason, .. } => {

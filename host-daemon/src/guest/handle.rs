@@ -158,6 +158,8 @@ impl Guests for Gang {
             if !self.heard(&vms, limit).await {
                 tracing::warn!("not all agents were heard");
             }
+            self.tell(Command::Expect { vms });
+            self.begin(Begin::Recover, limit).await?;
             let view = self.view();
             Ok(Standing {
                 interconnect: view.interconnect,

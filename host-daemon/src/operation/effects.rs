@@ -321,11 +321,12 @@ pub trait Guests: Send + Sync {
     /// Meets the agents of `vms` after an earlier coordinator, of this host or another, has died
     /// or handed over, and settles the switch that it may have left half-way: it is undone on all
     /// ranks, or goes on to its end on all. To be called before anything else is asked of them.
-    /// Waits for agents at most `limit`; those that are still silent then are left out. Can be
-    /// repeated.
+    /// Waits for agents at most `limit`, and as long again for their ranks. Can be repeated.
     ///
     /// # Errors
-    /// [`SwitchFailure::Broken`]: ranks were lost in mid-switch, or it cannot be settled.
+    /// [`SwitchFailure::Broken`]: ranks were lost in mid-switch; or, with [`Left::Unknown`], how it
+    /// ends depends on a guest that was not heard. Nothing has changed then: to be repeated, without
+    /// the guest if its VM is lost.
     fn recover(
         &self,
         vms: &[VmName],

@@ -10,6 +10,7 @@ use symvirt_host::guest::{Connector, Stream};
 use symvirt_protocol::agent::{DeviceReport, FromAgent, ToAgent};
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::link::{Link, Received};
+use symvirt_protocol::memory::Memory;
 use symvirt_protocol::rank::{FromRank, Join, Load, Stall, SwitchOrder, ToRank};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -46,6 +47,18 @@ enum Manner {
     Dying,
     /// Killed when it is told what to expect: the others change over.
     DyingLate,
+    /// It has not answered when its coordinator dies: the first message of this kind.
+    Slow(Slow),
+}
+
+/// What is not answered the first time.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Slow {
+    Peers,
+    Commit,
+    Expect,
+    Release,
+    Open,
 }
 
 /// An agent that can be stopped, its link kept.
@@ -59,6 +72,8 @@ struct Agent {
     ranks: Vec<Join>,
     manner: Manner,
     order: SwitchOrder,
+    memory: Memory,
+    reached: Arc<Notify>,
 }
 
 impl Connector for Agents {
@@ -118,6 +133,19 @@ impl Agents {
             .await
     }
 
+    /// An agent that is silent when it hears this first; the second result tells when.
+    pub async fn play_slow(
+        &self,
+        vm: &str,
+        host: &str,
+        ranks: Vec<Join>,
+        slow: Slow,
+    ) -> (Played, Arc<Notify>) {
+        let agent = Agent::new(ranks, Manner::Slow(slow));
+        let reached = agent.reached.clone();
+        (self.start(vm, host, agent).await, reached)
+    }
+
     pub async fn play_deaf(&self, vm: &str, host: &str, ranks: Vec<Join>) -> Played {
         self.start(vm, host, Agent::new(ranks, Manner::Deaf)).await
     }
@@ -173,6 +201,8 @@ impl Agent {
             ranks,
             manner,
             order: SwitchOrder::MakeBeforeBreak,
+            memory: Memory::default(),
+            reached: Arc::default(),
         }
     }
 
@@ -206,6 +236,7 @@ impl Agent {
                     guest: "g".into(),
                     agent_version: "1".into(),
                     ranks,
+                    memory: Box::new(self.memory.clone()),
                 };
                 self.link.send(&hello).unwrap();
             }
@@ -214,7 +245,16 @@ impl Agent {
                     .send(&FromAgent::Devices(DeviceReport::default()))
                     .unwrap();
             }
-            Received::Message(ToAgent::Prepare { epoch, .. }) => {
+            Received::Message(ToAgent::Current {
+                epoch,
+                interconnect,
+            }) => self.memory.current(epoch, interconnect),
+            Received::Message(ToAgent::Prepare {
+                epoch,
+                interconnect,
+            }) => {
+                let members = self.ranks.iter().map(|rank| rank.process);
+                self.memory.prepare(epoch, interconnect, members);
                 let answer = match self.manner {
                     Manner::Vetoing => FromRank::Veto {
                         epoch,
@@ -230,10 +270,12 @@ impl Agent {
             }
             Received::Message(ToAgent::Ranks(messages)) => {
                 for (_, message) in messages {
+                    let members = self.ranks.iter().map(|rank| rank.process);
+                    self.memory.told(&message, members);
                     self.obey(&message);
                 }
             }
-            _ => {}
+            Received::Resumed | Received::Malformed(_) | Received::Version { .. } => {}
         }
     }
 
@@ -249,6 +291,16 @@ impl Agent {
         if self.manner == Manner::Deaf {
             return;
         }
+        for rank in &mut self.ranks {
+            self.memory.said(rank.process, answer);
+            match answer {
+                FromRank::Drained { epoch, .. } if self.order == SwitchOrder::MakeBeforeBreak => {
+                    rank.epoch = *epoch;
+                }
+                FromRank::Opened { epoch, .. } => rank.epoch = *epoch,
+                _ => {}
+            }
+        }
         let answers = self
             .ranks
             .iter()
@@ -262,6 +314,22 @@ impl Agent {
             total_us: 100,
             ..Stall::default()
         };
+        let now = match message {
+            ToRank::Peers { .. } => Some(Slow::Peers),
+            ToRank::Commit { .. } => Some(Slow::Commit),
+            ToRank::Expect { .. } => Some(Slow::Expect),
+            ToRank::Release { .. } => Some(Slow::Release),
+            ToRank::Open { .. } => Some(Slow::Open),
+            _ => None,
+        };
+        if now.is_some_and(|now| self.manner == Manner::Slow(now)) {
+            self.manner = Manner::Willing;
+            if let ToRank::Commit { order, .. } = message {
+                self.order = *order;
+            }
+            self.reached.notify_one();
+            return;
+        }
         let answer = match message {
             ToRank::Peers { epoch, .. } => FromRank::Ready { epoch: *epoch },
             ToRank::Commit { .. } if self.manner == Manner::Dying => {

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Epoch, ProcId};
+use crate::memory::Memory;
 use crate::rank::{FromRank, Join, ToRank};
 use crate::transport::Interconnect;
 
@@ -54,6 +55,8 @@ pub enum FromAgent {
         agent_version: String,
         /// Ranks that are members.
         ranks: Vec<Join>,
+        /// What earlier coordinators told and heard.
+        memory: Box<Memory>,
     },
     /// Messages of ranks, in order.
     Ranks(Vec<(ProcId, FromRank)>),

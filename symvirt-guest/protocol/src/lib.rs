@@ -13,6 +13,7 @@
 //! | [`agent`] | messages between a guest's agent and its host, device report |
 //! | [`frame`] | bytes on the wire: length-prefixed, versioned, bounded, checksummed |
 //! | [`link`] | a lossy byte stream made reliable: sequence numbers, acknowledgement, resume |
+//! | [`memory`] | what an agent remembers for a coordinator that has lost its memory |
 //! | [`query`] | questions to an agent over its socket |
 //! | [`gang`] | the coordinator's state machine, pure: events in, messages out |
 //!
@@ -24,9 +25,10 @@ pub mod frame;
 pub mod gang;
 pub mod ids;
 pub mod link;
+pub mod memory;
 pub mod query;
 pub mod rank;
 pub mod transport;
 
 /// Version of every message in this crate. Peers of another version are refused by name.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;

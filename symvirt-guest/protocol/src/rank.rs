@@ -22,8 +22,12 @@
 //! `Abort` is obeyed until `Expect` is received (`Proceed`, if the drain is weighed), and answered
 //! by `Aborted`: the old transport is as it was. A held rank (after `Drained` in break-before-make) that receives `Abort` while it
 //! rebuilds drops what it built and answers `Aborted`; it stays held until a `Prepare` succeeds.
-//! Every message carries the [`Epoch`] of its switch; one of another epoch is ignored, a repeated
-//! one is answered again: all of them are idempotent.
+//! Every message carries the [`Epoch`] of its switch; one of another epoch is ignored. From `Expect`
+//! on, and for `Abort`, a repeated one is answered again, also by a rank that is through with the
+//! switch: a coordinator that takes another's place repeats what the other one had told.
+//!
+//! A rank whose gate is closed while its coordinator is gone waits for the next one, however long:
+//! whether others have changed over already, it cannot know. It says so in its log every minute.
 
 use serde::{Deserialize, Serialize};
 

@@ -225,6 +225,7 @@ proptest! {
             guest: "guest".to_owned(),
             agent_version: String::new(),
             ranks: Vec::new(),
+            memory: Box::default(),
         });
         for (process, message, damage, also) in said {
             let bytes = damaged(payload(&encode(&message).expect("short")), &damage);

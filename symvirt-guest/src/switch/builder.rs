@@ -32,6 +32,8 @@ pub enum Job {
     },
     /// Destroy what was prepared.
     Abandon { epoch: Epoch, held: bool },
+    /// Say again what was said, after all that is under way here.
+    Repeat(FromRank),
     /// Destroy the old side.
     Release {
         epoch: Epoch,
@@ -123,6 +125,7 @@ impl Builder {
                 left,
             } => self.wire_up(epoch, table, &hellos, &left),
             Job::Abandon { epoch, held } => self.abandon(epoch, held),
+            Job::Repeat(answer) => self.shared.send(&answer),
             Job::Release {
                 epoch,
                 order,

@@ -24,6 +24,8 @@ use crate::spool;
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// A drain that is weighed for longer is told of, again and again.
 const UNTOLD: Duration = Duration::from_secs(1);
+/// A wait for the coordinator that takes longer is told to the user, again and again.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long to wait between two attempts to find an agent again.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How often a side is driven that waits for its commit.
@@ -34,6 +36,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Controller {
     shared: Arc<Shared>,
     jobs: Sender<Job>,
+    /// How long the last switch that went through has stopped the application.
+    last: Option<(Epoch, Stall)>,
     /// A break-before-make switch holds this process: the gate is closed since.
     held: Option<Held>,
     /// From the peers' addresses to the commit or the abandonment.
@@ -66,6 +70,7 @@ impl Controller {
         Controller {
             shared,
             jobs,
+            last: None,
             held: None,
             wiring_up: false,
         }
@@ -138,9 +143,32 @@ impl Controller {
             ToRank::Open { epoch } => self.open(epoch),
             ToRank::Abort { epoch } => self.abort(epoch),
             ToRank::Matched { ids } => deliver_matched(&ids),
-            // Answers to a round that is over here.
-            ToRank::Expect { .. } | ToRank::Proceed { .. } | ToRank::Release { .. } => {}
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
+                if let Some(stall) = self.stall_of(epoch) {
+                    self.give(Job::Repeat(FromRank::Drained { epoch, stall }));
+                }
+            }
+            ToRank::Release { epoch } => {
+                if let Some(stall) = self.stall_of(epoch) {
+                    self.give(Job::Repeat(FromRank::Released {
+                        epoch,
+                        release_us: 0,
+                        stall: Some(stall),
+                    }));
+                }
+            }
         }
+    }
+
+    /// How long a switch has stopped the application that is over here, or holds it: another
+    /// coordinator may ask again what this process has answered already. A process that began in
+    /// its epoch was not stopped.
+    fn stall_of(&self, epoch: Epoch) -> Option<Stall> {
+        let held = self.held.map(|held| (held.epoch, held.stall));
+        let known = [self.last, held].into_iter().flatten();
+        let mut known = known.filter(|(of, _)| *of == epoch);
+        let began_there = (gang::epoch() == epoch).then(Stall::default);
+        known.next().map(|(_, stall)| stall).or(began_there)
     }
 
     fn give(&self, job: Job) {
@@ -234,12 +262,13 @@ impl Controller {
         if decision.barrier {
             self.shared.send(&FromRank::Drained { epoch, stall });
             let drained = lap(start);
-            self.await_release(epoch, &old);
+            self.await_release(epoch, &old, stall);
             stall.counters_us += lap(start) - drained;
             swap::attach(prepared);
             GATE.open();
             close_books(&mut stall, start);
             gang::confirm(proved);
+            self.last = Some((epoch, stall));
             let stall = Some(stall);
             return self.give(Job::Release {
                 epoch,
@@ -251,6 +280,7 @@ impl Controller {
         swap::attach(prepared);
         GATE.open();
         close_books(&mut stall, start);
+        self.last = Some((epoch, stall));
         self.finish(epoch, order, old, stall, proved);
     }
 
@@ -265,7 +295,7 @@ impl Controller {
     ) {
         self.shared.send(&FromRank::Drained { epoch, stall });
         gang::confirm(proved);
-        self.await_release(epoch, &old);
+        self.await_release(epoch, &old, stall);
         self.give(Job::Release {
             epoch,
             order,
@@ -306,7 +336,9 @@ impl Controller {
         // Asked to weigh: the decision that follows, and whether ours is out.
         let mut weighing: Option<(Decision, bool)> = None;
         let mut told = Instant::now();
+        let mut silence = Silence::begin();
         loop {
+            silence.tell(epoch, "has its gate closed, and waits to be told to drain");
             idle = if drain.progress() { 0 } else { idle + 1 };
             if let Some((_, said)) = &mut weighing
                 && !*said
@@ -362,13 +394,21 @@ impl Controller {
 
     /// Drives the old side until every rank has drained: bytes of ours may still be in its
     /// buffers. Nobody progresses it afterwards, so nobody is told that its peers go away.
-    fn await_release(&self, epoch: Epoch, old: &Side) {
+    fn await_release(&self, epoch: Epoch, old: &Side, stall: Stall) {
         let mut idle = 0;
+        let mut silence = Silence::begin();
         loop {
+            silence.tell(epoch, "has drained, and waits for the others to have");
             idle = if old.progress() > 0 { 0 } else { idle + 1 };
             let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
             match self.shared.channel().receive(nap) {
                 Ok(Some(ToRank::Release { epoch: of })) if of == epoch => return,
+                // Another coordinator goes on with the switch.
+                Ok(Some(ToRank::Expect { epoch: of, .. } | ToRank::Proceed { epoch: of }))
+                    if of == epoch =>
+                {
+                    self.shared.send(&FromRank::Drained { epoch, stall });
+                }
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
                 Err(_) => return,
@@ -381,6 +421,11 @@ impl Controller {
         self.wiring_up = false;
         let held = self.held.take_if(|held| held.epoch == epoch);
         let prepared = lock(&self.shared.prepared).take_if(|side| side.epoch == epoch);
+        if held.is_none()
+            && let Some(stall) = self.stall_of(epoch)
+        {
+            return self.give(Job::Repeat(FromRank::Opened { epoch, stall }));
+        }
         let (Some(held), Some(prepared)) = (held, prepared) else {
             self.held = self.held.or(held);
             return self.shared.send(&FromRank::Veto {
@@ -400,6 +445,7 @@ impl Controller {
             transports: Some(&gang::transports()),
         });
         round::end();
+        self.last = Some((epoch, stall));
         self.shared.send(&FromRank::Opened { epoch, stall });
     }
 
@@ -428,6 +474,30 @@ impl Controller {
                 }
                 Err(error) => crate::log::debug!("join again: {error}"),
             }
+        }
+    }
+}
+
+/// Nothing is guessed where a coordinator is gone: a process that stands still for it cannot know
+/// whether others have changed over, and waits for the next one. The user is told.
+struct Silence {
+    next: Instant,
+}
+
+impl Silence {
+    fn begin() -> Silence {
+        Silence {
+            next: Instant::now() + SILENCE,
+        }
+    }
+
+    fn tell(&mut self, epoch: Epoch, stand: &str) {
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + SILENCE;
+            crate::log::warning!(
+                "switch {epoch}: this process {stand}; nothing was heard of its coordinator for \
+                 {SILENCE:?}: is symvirtd running on the host?"
+            );
         }
     }
 }

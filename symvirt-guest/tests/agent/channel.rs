@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::agent::{FromAgent, ToAgent};
-use symvirt_protocol::gang::Outcome;
+use symvirt_protocol::gang::{Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::rank::{FromRank, SwitchOrder, ToRank};
 use symvirt_protocol::transport::{Interconnect, Transports};
@@ -191,21 +191,14 @@ fn without_a_coordinator_ranks_start_at_once_and_are_announced_later() {
     drop(gone);
     agent.wait_for_ranks(1);
     daemon.accept();
-    daemon.run("announcement", |daemon| {
-        daemon
-            .heard
-            .iter()
-            .any(|heard| matches!(heard, FromAgent::Ranks(_)))
-    });
-    let [FromAgent::Hello { ranks, .. }, FromAgent::Ranks(left), ..] = &daemon.heard[..] else {
+    daemon.run("announcement", |daemon| !daemon.heard.is_empty());
+    let [FromAgent::Hello { ranks, memory, .. }, ..] = &daemon.heard[..] else {
         panic!("{:?}", daemon.heard)
     };
     let names: Vec<ProcId> = ranks.iter().map(|join| join.process).collect();
     assert_eq!(names, [ProcId(1)]);
-    assert!(
-        matches!(left[..], [(ProcId(2), FromRank::Leave { .. })]),
-        "{left:?}"
-    );
+    assert_eq!(memory.left, [ProcId(2)]);
+    assert_eq!(memory.departed.len(), 1, "what it sent: {memory:?}");
 }
 
 #[test]
@@ -299,26 +292,72 @@ fn devices_are_reported_when_asked_for() {
     });
 }
 
-#[test]
-fn a_new_coordinator_frees_ranks_that_an_old_one_left_with_closed_gates() {
+/// The coordinator is replaced when the rank has heard a message for which `last` holds and has not
+/// answered; what the rank hears from the next one until `end` holds.
+fn outlived(last: fn(&ToRank) -> bool, end: fn(&ToRank) -> bool) -> (Daemon, Vec<ToRank>) {
     let (agent, mut daemon) = Agent::start();
     daemon.accept();
     daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let (tell, told) = std::sync::mpsc::channel();
     let socket = agent.socket();
     let rank = thread::spawn(move || {
         let mut rank = Rank::connect(&socket, ProcId(1));
         rank.join();
-        rank.serve(|message| matches!(message, ToRank::Abort { .. }));
+        loop {
+            let message = rank.hear().expect("the agent stays");
+            if last(&message) {
+                break;
+            }
+            let answer = rank.answer(&message).expect("a request");
+            rank.say(&answer);
+        }
+        tell.send(()).expect("the test waits");
+        let mut heard = Vec::new();
+        rank.serve(|message| {
+            heard.push(message.clone());
+            end(message)
+        });
+        heard
     });
     daemon.run("join", |daemon| members(daemon) == 1);
-    daemon.send(&ToAgent::Prepare {
-        epoch: Epoch(1),
-        interconnect: explicit(),
-    });
-    daemon.run("published", |daemon| daemon.heard.len() >= 3);
+    switch(&mut daemon);
+    daemon.run("the last message", |_| told.try_recv().is_ok());
     daemon.disconnect();
     daemon.link = symvirt_protocol::link::Link::new(2);
+    daemon.gang = Gang::resume(Epoch(0), Interconnect::Native);
     daemon.accept();
-    daemon.run("hello", |daemon| daemon.sessions == 2);
-    rank.join().expect("the rank was told to forget the switch");
+    daemon.run("hello", |daemon| {
+        daemon.sessions == 2 && members(daemon) == 1
+    });
+    let effects = daemon.gang.recover(&[GuestId("g1".into())]);
+    daemon.apply(effects.expect("all were heard"));
+    daemon.run("end", |daemon| {
+        daemon.outcomes.iter().any(Outcome::is_terminal)
+    });
+    let heard = rank.join().expect("rank");
+    (daemon, heard)
+}
+
+#[test]
+fn a_new_coordinator_frees_ranks_that_an_old_one_left_with_closed_gates() {
+    let (daemon, heard) = outlived(
+        |message| matches!(message, ToRank::Commit { .. }),
+        |message| matches!(message, ToRank::Abort { .. }),
+    );
+    assert!(matches!(heard[..], [ToRank::Abort { .. }]), "{heard:?}");
+    assert_eq!(daemon.gang.epoch(), Epoch(0));
+}
+
+#[test]
+fn a_new_coordinator_goes_on_where_an_old_one_had_decided() {
+    let (daemon, heard) = outlived(
+        |message| matches!(message, ToRank::Expect { .. }),
+        |message| matches!(message, ToRank::Release { .. }),
+    );
+    let [ToRank::Expect { totals, .. }, ToRank::Release { .. }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    // As the rank had counted them for the first.
+    assert_eq!(totals.iter().map(|total| total.count).sum::<u64>(), 3);
+    assert_eq!(daemon.gang.epoch(), Epoch(1));
 }

@@ -28,12 +28,15 @@
 //!   before `Expect`, carried on as far as they can after it, unannounced.
 //! * A guest speaks for its own ranks only. Messages of other epochs, repeated or out of phase,
 //!   change nothing.
+//! * A coordinator that begins anew learns from the agents' memories what an earlier one had begun,
+//!   and brings it to its end before anything else ([`Gang::recover`]).
 //! * Tables and totals go once to each guest, whatever its number of ranks.
 //!
 //! It does not choose epochs (see [`Gang::next_epoch`]), know devices, or retransmit
 //! ([`crate::link`] does).
 
 mod outcome;
+mod recovery;
 mod roster;
 mod round;
 mod steps;
@@ -42,10 +45,12 @@ use std::collections::BTreeMap;
 
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::memory::{Memory, RoundMemory};
 use crate::rank::{Blob, FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
 use crate::transport::{Interconnect, Transports};
 
 pub use outcome::{Effect, GuestId, Missing, Outcome, Phase, RankName, RankStall, Reason, Refusal};
+pub use recovery::Unsettled;
 use roster::{Member, Roster};
 use round::Round;
 
@@ -59,16 +64,25 @@ pub struct Gang {
     table: Vec<Blob>,
     roster: Roster,
     round: Option<Round>,
+    /// What ranks were told last in the last round.
+    last: Option<ToRank>,
+    /// The last round as agents remember it that this coordinator has not led.
+    memories: BTreeMap<GuestId, RoundMemory>,
+    /// There may be guests of the gang that were not heard yet.
+    meeting: bool,
 }
 
 impl Gang {
     /// A gang whose job starts on `interconnect`, in epoch 0.
     pub fn new(interconnect: Interconnect) -> Self {
-        Self::resume(Epoch(0), interconnect)
+        Gang {
+            meeting: false,
+            ..Self::resume(Epoch(0), interconnect)
+        }
     }
 
-    /// A gang that an earlier coordinator left in `epoch`. Ranks that join before the next switch
-    /// get no table of how objects are reached.
+    /// A gang that an earlier coordinator left in `epoch`, or further: its agents remember. Ranks
+    /// that join wait for [`Gang::recover`], or the first switch.
     pub fn resume(epoch: Epoch, interconnect: Interconnect) -> Self {
         Gang {
             epoch,
@@ -77,6 +91,9 @@ impl Gang {
             table: Vec::new(),
             roster: Roster::default(),
             round: None,
+            last: None,
+            memories: BTreeMap::new(),
+            meeting: true,
         }
     }
 
@@ -131,7 +148,7 @@ impl Gang {
     /// Starts a switch. With no members it runs through at once.
     ///
     /// # Errors
-    /// [`Refusal::Busy`], [`Refusal::Stale`]; nothing has changed.
+    /// [`Refusal::Busy`], [`Refusal::Stale`], [`Refusal::Unsettled`]; nothing has changed.
     pub fn switch(
         &mut self,
         epoch: Epoch,
@@ -147,6 +164,11 @@ impl Gang {
                 last: self.last_used,
             });
         }
+        if self.is_unsettled() {
+            return Err(Refusal::Unsettled);
+        }
+        self.memories.clear();
+        self.meeting = false;
         self.last_used = epoch;
         let round = Round::new(epoch, interconnect, order);
         let first = round.phase;
@@ -225,7 +247,9 @@ impl Gang {
     pub fn hear(&mut self, guest: &GuestId, message: FromAgent) -> Vec<Effect> {
         let mut effects = Vec::new();
         match message {
-            FromAgent::Hello { ranks, .. } => self.hello(guest, ranks, &mut effects),
+            FromAgent::Hello { ranks, memory, .. } => {
+                self.hello(guest, ranks, *memory, &mut effects);
+            }
             FromAgent::Ranks(messages) => {
                 for (process, message) in messages {
                     self.hear_rank(guest, process, message, &mut effects);
@@ -263,8 +287,14 @@ impl Gang {
         members.map(|(process, _)| *process).collect()
     }
 
-    /// A new session with an agent: it knows nothing of a switch under way.
-    fn hello(&mut self, guest: &GuestId, ranks: Vec<Join>, effects: &mut Vec<Effect>) {
+    /// A new session with an agent.
+    fn hello(
+        &mut self,
+        guest: &GuestId,
+        ranks: Vec<Join>,
+        memory: Memory,
+        effects: &mut Vec<Effect>,
+    ) {
         self.roster.guests.insert(guest.clone());
         self.roster.parked.retain(|(home, _)| home != guest);
         for process in self.members_of(guest) {
@@ -273,28 +303,33 @@ impl Gang {
             }
         }
         let was_empty = self.roster.members.is_empty();
+        let reminded = self.remind(guest, memory, effects);
         let mut newcomers = false;
         let mut back = Vec::new();
         for join in ranks {
             if self.roster.is_elsewhere(join.process, guest) || !self.roster.has_room(guest) {
                 continue;
             }
-            if was_empty && join.epoch > self.epoch && self.round.is_none() {
-                // An earlier coordinator took them there.
+            let remembered = self.memories.values().any(|it| it.epoch == join.epoch);
+            if was_empty && join.epoch > self.epoch && self.round.is_none() && !remembered {
+                // An earlier coordinator took them there, and the agent has forgotten.
                 self.epoch = join.epoch;
                 self.last_used = self.last_used.max(join.epoch);
             }
             newcomers |= !self.roster.members.contains_key(&join.process);
             back.push((join.process, join.epoch));
-            self.admit(guest, join);
+            let epoch = join.epoch;
+            self.admit(guest, join, epoch);
         }
         let undoable = self.round.as_ref().is_some_and(Round::can_abort);
         let affected = |process: &ProcId| undoable || self.is_awaited(*process);
-        if newcomers || self.members_of(guest).iter().any(affected) {
+        if newcomers || (!reminded && self.members_of(guest).iter().any(affected)) {
             self.agent_restarted(guest, newcomers, effects);
         }
-        for (process, epoch) in back {
-            self.catch_up(process, epoch, effects);
+        if !reminded {
+            for (process, epoch) in back {
+                self.catch_up(process, epoch, effects);
+            }
         }
         effects.push(self.current(guest));
     }
@@ -305,8 +340,8 @@ impl Gang {
             .is_some_and(|round| round.waiting.contains(&process))
     }
 
-    fn admit(&mut self, guest: &GuestId, join: Join) {
-        let (process, epoch) = (join.process, self.epoch);
+    fn admit(&mut self, guest: &GuestId, join: Join, epoch: Epoch) {
+        let process = join.process;
         let member = Member {
             guest: guest.clone(),
             join,
@@ -333,7 +368,7 @@ impl Gang {
     /// Makes the rank a member and lets it start.
     fn welcome(&mut self, guest: &GuestId, join: Join, effects: &mut Vec<Effect>) {
         let process = join.process;
-        self.admit(guest, join);
+        self.admit(guest, join, self.epoch);
         let welcome = ToRank::Welcome(Welcome {
             epoch: self.epoch,
             // The agent puts in what the interconnect means in its guest.
@@ -359,7 +394,7 @@ impl Gang {
         match message {
             FromRank::Join(join) if join.process == process => self.join(guest, join, effects),
             FromRank::Join(_) => {}
-            FromRank::Leave { sent } => self.leave(process, sent, effects),
+            FromRank::Leave { sent } => self.leave(guest, process, sent, effects),
             FromRank::Matched { syncs } => self.relay_matches(process, &syncs, effects),
             FromRank::Published { .. }
             | FromRank::Ready { .. }
@@ -402,6 +437,9 @@ impl Gang {
             return;
         }
         match &self.round {
+            None if !known && (self.meeting || self.is_unsettled()) => {
+                self.roster.park(guest, join)
+            }
             Some(round) if !known && round.phase != Phase::Release => self.roster.park(guest, join),
             Some(round) if !known && round.order == SwitchOrder::BreakBeforeMake => {
                 self.roster.park(guest, join);
@@ -428,25 +466,32 @@ impl Gang {
         }
     }
 
-    fn leave(&mut self, process: ProcId, sent: Vec<WorkerCount>, effects: &mut Vec<Effect>) {
+    fn leave(
+        &mut self,
+        guest: &GuestId,
+        process: ProcId,
+        sent: Vec<WorkerCount>,
+        effects: &mut Vec<Effect>,
+    ) {
         self.roster.unpark(process);
         let sent = sent
             .into_iter()
             .filter(|count| self.may_receive(count.worker))
             .collect();
         let Some(member) = self.roster.members.remove(&process) else {
-            self.roster.remember_unseen(process, self.epoch, sent);
             return;
         };
-        self.roster.remember_departed(process, member.epoch, sent);
+        self.roster
+            .remember_departed(process, guest, member.epoch, sent);
         self.roster.remember_left(process);
         self.table.retain(|blob| blob.object.process != process);
         self.member_left(member, effects);
     }
 
-    /// Only members receive: bounds what a guest can make the coordinator keep.
+    /// Only members receive: bounds what a guest can make the coordinator keep, once it knows them.
     fn may_receive(&self, worker: WorkerId) -> bool {
-        self.roster.members.contains_key(&worker.process)
+        self.meeting
+            || self.roster.members.contains_key(&worker.process)
             || self
                 .roster
                 .parked

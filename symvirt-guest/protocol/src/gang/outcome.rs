@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::ToAgent;
 use crate::ids::{Epoch, ProcId};
-use crate::rank::Stall;
+use crate::rank::{Join, Stall};
 
 /// A guest of the gang, by the name its driver gives it (the VM's name, not the guest's claim).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -31,6 +31,18 @@ pub struct RankName {
     pub program: String,
     /// Rank in MPI_COMM_WORLD, if known.
     pub mpi_rank: Option<u32>,
+}
+
+impl RankName {
+    pub(super) fn of(guest: &GuestId, join: &Join) -> Self {
+        RankName {
+            process: join.process,
+            guest: guest.clone(),
+            pid: join.pid,
+            program: join.program.clone(),
+            mpi_rank: join.mpi_rank,
+        }
+    }
 }
 
 impl fmt::Display for RankName {
@@ -208,6 +220,9 @@ pub enum Reason {
         /// Who is missing.
         waiting: Vec<Missing>,
     },
+    /// A coordinator was lost while nobody had changed over, and the next one has undone it.
+    #[error("its coordinator was lost")]
+    CoordinatorLost,
     /// The driver asked for it.
     #[error("cancelled")]
     Cancelled,
@@ -279,6 +294,9 @@ pub enum Refusal {
         /// The newest one used.
         last: Epoch,
     },
+    /// An earlier coordinator's switch is to be settled first.
+    #[error("a switch that an earlier coordinator began is not settled")]
+    Unsettled,
     /// There is nothing to rebuild.
     #[error("the gang is not held")]
     NotHeld,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::gang::outcome::{GuestId, RankName};
 use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::memory;
 use crate::rank::{Join, WorkerCount};
 
 /// Ranks one guest may have at a time; a guest is not trusted to stop by itself.
@@ -12,6 +13,9 @@ pub(super) const MAX_RANKS_PER_GUEST: usize = 4096;
 
 /// Processes that are remembered as gone for good.
 const MAX_LEFT: usize = 4096;
+
+/// Counts of messages that departed ranks have sent, in all.
+const MAX_DEPARTED_COUNTS: usize = 4 << 20;
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -25,18 +29,13 @@ pub(super) struct Member {
 
 impl Member {
     pub fn name(&self) -> RankName {
-        RankName {
-            process: self.join.process,
-            guest: self.guest.clone(),
-            pid: self.join.pid,
-            program: self.join.program.clone(),
-            mpi_rank: self.join.mpi_rank,
-        }
+        RankName::of(&self.guest, &self.join)
     }
 }
 
 #[derive(Debug)]
 struct Departed {
+    guest: GuestId,
     epoch: Epoch,
     sent: Vec<WorkerCount>,
 }
@@ -105,6 +104,9 @@ impl Roster {
 
     /// A process has left.
     pub fn remember_left(&mut self, process: ProcId) {
+        if self.left.contains(&process) {
+            return;
+        }
         if self.left.len() >= MAX_LEFT {
             self.left.pop_front();
         }
@@ -113,23 +115,46 @@ impl Roster {
 
     /// Keeps what a leaving member has sent until the switch that closes `epoch` commits. A process
     /// that joins and leaves again adds to it.
-    pub fn remember_departed(&mut self, process: ProcId, epoch: Epoch, sent: Vec<WorkerCount>) {
-        let full = self.departed.len() >= MAX_RANKS_PER_GUEST * self.guests.len().max(1);
+    pub fn remember_departed(
+        &mut self,
+        process: ProcId,
+        guest: &GuestId,
+        epoch: Epoch,
+        sent: Vec<WorkerCount>,
+    ) {
+        let kept: usize = self.departed.values().map(|it| it.sent.len()).sum();
+        let full = self.departed.len() >= MAX_RANKS_PER_GUEST * self.guests.len().max(1)
+            || kept + sent.len() > MAX_DEPARTED_COUNTS;
         match self.departed.get_mut(&process) {
+            _ if full => {}
             Some(before) if before.epoch == epoch => before.sent.extend(sent),
-            None if full => {}
             Some(_) | None => {
-                self.departed.insert(process, Departed { epoch, sent });
+                let guest = guest.clone();
+                self.departed
+                    .insert(process, Departed { guest, epoch, sent });
             }
         }
     }
 
-    /// What a rank sent that left while this coordinator was away; counts once, however often its
-    /// agent repeats it.
-    pub fn remember_unseen(&mut self, process: ProcId, epoch: Epoch, sent: Vec<WorkerCount>) {
-        if !self.departed.contains_key(&process) {
-            self.remember_departed(process, epoch, sent);
+    /// What an agent remembers of its departed ranks takes the place of what was known of them.
+    pub fn replace_departed(&mut self, guest: &GuestId, departed: Vec<memory::Departed>) {
+        self.departed.retain(|_, known| known.guest != *guest);
+        for memory::Departed {
+            process,
+            epoch,
+            sent,
+        } in departed
+        {
+            if !self.departed.contains_key(&process) || self.is_departed_of(process, guest) {
+                self.remember_departed(process, guest, epoch, sent);
+            }
         }
+    }
+
+    fn is_departed_of(&self, process: ProcId, guest: &GuestId) -> bool {
+        self.departed
+            .get(&process)
+            .is_some_and(|known| known.guest == *guest)
     }
 
     pub fn add_departed_of(&self, epoch: Epoch, totals: &mut BTreeMap<WorkerId, u64>) {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gang::outcome::{Phase, RankStall, Reason};
+use crate::gang::roster::add_counts;
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{Blob, Load, SwitchOrder, SyncSend};
+use crate::rank::{Blob, FromRank, Load, SwitchOrder, SyncSend};
 use crate::transport::Interconnect;
 
 #[derive(Debug)]
@@ -85,6 +86,30 @@ impl Round {
         self.stalls.clear();
         self.abort = None;
         self.reported = false;
+    }
+
+    /// Takes in what a rank says with its gate closed; whether it was that.
+    pub fn count(&mut self, process: ProcId, counters: FromRank) -> bool {
+        let FromRank::Counters {
+            sent,
+            mut syncs,
+            late,
+            atomics,
+            load,
+            ..
+        } = counters
+        else {
+            return false;
+        };
+        self.loads.push(load);
+        let published = self.published.entry(process).or_default();
+        published.extend(late.iter().cloned());
+        self.late.extend(late);
+        self.barrier |= atomics && self.order == SwitchOrder::MakeBeforeBreak;
+        add_counts(&mut self.sent, &sent);
+        syncs.retain(|sync| sync.sender == process);
+        self.syncs.append(&mut syncs);
+        true
     }
 
     /// Whether what waits for its receive might not fit into some rank's spool.

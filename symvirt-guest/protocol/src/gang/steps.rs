@@ -21,57 +21,63 @@ impl Gang {
         round.phase = phase;
         round.waiting = members;
         round.stands.clear();
-        let epoch = round.epoch;
-        let request = match phase {
-            Phase::Prepare => {
-                let interconnect = round.interconnect.clone();
-                self.broadcast(
-                    &ToAgent::Prepare {
-                        epoch,
-                        interconnect,
-                    },
-                    effects,
-                );
-                None
-            }
-            Phase::WireUp => Some(ToRank::Peers {
-                epoch,
-                table: round.published.values().flatten().cloned().collect(),
-                hellos: to_counts(std::mem::take(&mut round.hellos)),
-                left: self.roster.left().collect(),
-            }),
-            Phase::Commit => Some(ToRank::Commit {
-                epoch,
-                order: round.order,
-            }),
-            Phase::Drain if round.is_tight() => Some(ToRank::Proceed { epoch }),
-            Phase::Weigh | Phase::Drain => {
-                let mut sent = std::mem::take(&mut round.sent);
-                self.roster.add_departed_of(self.epoch, &mut sent);
-                Some(ToRank::Expect {
-                    epoch,
-                    totals: to_counts(sent),
-                    syncs: std::mem::take(&mut round.syncs),
-                    late: std::mem::take(&mut round.late),
-                    barrier: round.barrier,
-                    weigh: phase == Phase::Weigh,
-                })
-            }
-            Phase::Release => Some(ToRank::Release { epoch }),
-            Phase::Open => Some(ToRank::Open { epoch }),
-            Phase::Abort => Some(ToRank::Abort { epoch }),
-            Phase::Held => {
-                round.waiting.clear();
-                return;
-            }
-        };
-        if let Some(request) = request {
-            self.broadcast(&ToAgent::Ranks(vec![(Recipient::All, request)]), effects);
+        if phase == Phase::Held {
+            round.waiting.clear();
+            return;
+        }
+        if let Some(request) = self.request() {
+            self.broadcast(&request, effects);
         }
         self.advance_if_complete(effects);
     }
 
-    fn broadcast(&self, message: &ToAgent, effects: &mut Vec<Effect>) {
+    /// What the members are asked for in the present phase.
+    pub(super) fn request(&self) -> Option<ToAgent> {
+        let round = self.round.as_ref()?;
+        let epoch = round.epoch;
+        let request = match round.phase {
+            Phase::Prepare => {
+                let interconnect = round.interconnect.clone();
+                return Some(ToAgent::Prepare {
+                    epoch,
+                    interconnect,
+                });
+            }
+            Phase::WireUp => ToRank::Peers {
+                epoch,
+                table: round.published.values().flatten().cloned().collect(),
+                hellos: to_counts(round.hellos.clone()),
+                left: self.roster.left().collect(),
+            },
+            Phase::Commit => ToRank::Commit {
+                epoch,
+                order: round.order,
+            },
+            Phase::Drain if round.is_tight() => ToRank::Proceed { epoch },
+            Phase::Weigh | Phase::Drain => self.totals(round),
+            Phase::Release => ToRank::Release { epoch },
+            Phase::Open => ToRank::Open { epoch },
+            Phase::Abort => ToRank::Abort { epoch },
+            Phase::Held => return None,
+        };
+        Some(ToAgent::Ranks(vec![(Recipient::All, request)]))
+    }
+
+    /// What every worker has to receive.
+    pub(super) fn totals(&self, round: &Round) -> ToRank {
+        let mut sent = round.sent.clone();
+        self.roster.add_departed_of(self.epoch, &mut sent);
+        ToRank::Expect {
+            epoch: round.epoch,
+            totals: to_counts(sent),
+            syncs: round.syncs.clone(),
+            late: round.late.clone(),
+            barrier: round.barrier,
+            weigh: round.is_tight(),
+        }
+    }
+
+    pub(super) fn broadcast(&self, message: &ToAgent, effects: &mut Vec<Effect>) {
         for guest in self.roster.populated() {
             effects.push(Effect::Send {
                 guest,
@@ -112,25 +118,8 @@ impl Gang {
                 self.abandon(Abort::Retry(Reason::Veto { rank, reason }), effects);
                 return;
             }
-            (
-                Phase::Commit,
-                FromRank::Counters {
-                    epoch,
-                    sent,
-                    mut syncs,
-                    late,
-                    atomics,
-                    load,
-                },
-            ) if this(epoch) => {
-                round.loads.push(load);
-                let published = round.published.entry(process).or_default();
-                published.extend(late.iter().cloned());
-                round.late.extend(late);
-                round.barrier |= atomics && round.order == SwitchOrder::MakeBeforeBreak;
-                add_counts(&mut round.sent, &sent);
-                syncs.retain(|sync| sync.sender == process);
-                round.syncs.append(&mut syncs);
+            (Phase::Commit, counters @ FromRank::Counters { epoch, .. }) if this(epoch) => {
+                round.count(process, counters);
             }
             (Phase::Weigh, FromRank::Weighed { epoch }) if this(epoch) => {}
             (Phase::Drain, FromRank::Drained { epoch, stall }) if this(epoch) => {
@@ -181,7 +170,7 @@ impl Gang {
         self.advance_if_complete(effects);
     }
 
-    fn advance_if_complete(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn advance_if_complete(&mut self, effects: &mut Vec<Effect>) {
         let Some(round) = &mut self.round else { return };
         if !round.waiting.is_empty() {
             return;
@@ -220,8 +209,7 @@ impl Gang {
                 match round.order {
                     SwitchOrder::MakeBeforeBreak => {
                         self.announce(Outcome::Released { epoch, slowest_us }, effects);
-                        self.round = None;
-                        self.welcome_parked(effects);
+                        self.end(ToRank::Release { epoch }, effects);
                     }
                     SwitchOrder::BreakBeforeMake => {
                         round.held = true;
@@ -234,8 +222,7 @@ impl Gang {
                 let stalls = std::mem::take(&mut round.stalls);
                 self.announce(Outcome::Opened { epoch, stalls }, effects);
                 self.make_current(effects);
-                self.round = None;
-                self.welcome_parked(effects);
+                self.end(ToRank::Open { epoch }, effects);
             }
             Phase::Abort => self.finish_abort(effects),
             Phase::Held => {}
@@ -243,7 +230,7 @@ impl Gang {
     }
 
     /// The old epoch is over: everything sent in it has arrived.
-    fn enter_release(&mut self, order: SwitchOrder, effects: &mut Vec<Effect>) {
+    pub(super) fn enter_release(&mut self, order: SwitchOrder, effects: &mut Vec<Effect>) {
         match order {
             SwitchOrder::MakeBeforeBreak => self.make_current(effects),
             SwitchOrder::BreakBeforeMake => {
@@ -258,7 +245,7 @@ impl Gang {
     }
 
     /// Makes the round's epoch, interconnect and addresses those of the gang.
-    fn make_current(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn make_current(&mut self, effects: &mut Vec<Effect>) {
         let Some(round) = &mut self.round else { return };
         self.epoch = round.epoch;
         self.interconnect = round.interconnect.clone();
@@ -269,7 +256,14 @@ impl Gang {
         effects.extend(self.roster.guests.iter().map(|guest| self.current(guest)));
     }
 
-    fn welcome_parked(&mut self, effects: &mut Vec<Effect>) {
+    /// The round is over; `last` is what its ranks were told last.
+    fn end(&mut self, last: ToRank, effects: &mut Vec<Effect>) {
+        self.round = None;
+        self.last = Some(last);
+        self.welcome_parked(effects);
+    }
+
+    pub(super) fn welcome_parked(&mut self, effects: &mut Vec<Effect>) {
         for (guest, join) in std::mem::take(&mut self.roster.parked) {
             self.welcome(&guest, join, effects);
         }
@@ -321,8 +315,7 @@ impl Gang {
         if held {
             self.enter(Phase::Held, effects);
         } else {
-            self.round = None;
-            self.welcome_parked(effects);
+            self.end(ToRank::Abort { epoch }, effects);
         }
     }
 

@@ -1,4 +1,5 @@
 //! The gang's state machine against simulated ranks.
 mod properties;
+mod recovery;
 mod scenarios;
 mod world;

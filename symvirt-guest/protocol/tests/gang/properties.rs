@@ -63,7 +63,7 @@ proptest! {
         let mut restarted = false;
         for act in acts {
             match act {
-                Act::Step(queue) => { world.step(queue % (2 * guests)); }
+                Act::Step(queue) => { world.step(queue % (3 * guests)); }
                 Act::Send(from, to) => world.send(ProcId(from), ProcId(to), 1),
                 Act::Leave(process) => world.leave(ProcId(process)),
                 Act::Kill(process) => world.kill(ProcId(process)),

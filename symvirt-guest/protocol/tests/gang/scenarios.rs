@@ -25,7 +25,7 @@ fn run_to(world: &mut World, phase: Phase) {
         if world.gang.phase().is_some_and(|(_, now)| now == phase) {
             return;
         }
-        world.step(turn % (world.guests * 2));
+        world.step(turn % world.queues());
     }
     panic!("never in {phase}, but in {:?}", world.gang.phase());
 }
@@ -300,7 +300,7 @@ fn totals_are_exact_over_members_and_departed() {
     start(&mut world, 1, BBM);
     let mut seen = None;
     for turn in 0..1000 {
-        world.step(turn % 2);
+        world.step(turn % world.queues());
         let Some((_, Phase::Commit)) = world.gang.phase() else {
             continue;
         };
@@ -642,6 +642,7 @@ fn a_restarted_agent_in_mid_round_makes_it_retryable() {
     let hello = FromAgent::Hello {
         guest: "g1".into(),
         agent_version: "0".into(),
+        memory: Box::default(),
         ranks: Vec::new(),
     };
     let effects = world.gang.hear(&guest_id(1), hello);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
+use symvirt_protocol::memory::Memory;
 use symvirt_protocol::rank::{Blob, FromRank, Join, Load, Stall, SwitchOrder, ToRank, WorkerCount};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
@@ -33,12 +34,25 @@ pub struct Rank {
     pub heard: Vec<&'static str>,
 }
 
+impl Rank {
+    /// Its gate was closed since it was welcomed.
+    fn has_committed(&self) -> bool {
+        let mut words = self.heard.iter().rev();
+        words.find(|word| matches!(**word, "commit" | "welcome")) == Some(&"commit")
+    }
+}
+
 pub struct World {
     pub gang: Gang,
     pub guests: usize,
     pub ranks: BTreeMap<ProcId, Rank>,
     to_agent: Vec<VecDeque<ToAgent>>,
     from_agent: Vec<VecDeque<FromAgent>>,
+    /// Between each agent and its ranks.
+    to_ranks: Vec<VecDeque<(ProcId, ToRank)>>,
+    pub memories: Vec<Memory>,
+    /// What it says arrives later.
+    muted: Option<usize>,
     pub outcomes: Vec<Outcome>,
     /// Sent by departed ranks: (epoch, receiver) → messages.
     departed: BTreeMap<(Epoch, ProcId), u64>,
@@ -46,6 +60,8 @@ pub struct World {
     answered: BTreeSet<(ProcId, Epoch, &'static str)>,
     next_process: u64,
     pub messages_to_guests: usize,
+    /// Whether any rank was killed: what it counted may have been announced, or not.
+    killed: bool,
     /// Whether any agent has lost its memory: who counted what is not the world's to know then.
     restarted: bool,
 }
@@ -94,11 +110,15 @@ impl World {
             ranks: BTreeMap::new(),
             to_agent: vec![VecDeque::new(); guests],
             from_agent: vec![VecDeque::new(); guests],
+            to_ranks: vec![VecDeque::new(); guests],
+            memories: vec![Memory::default(); guests],
+            muted: None,
             outcomes: Vec::new(),
             departed: BTreeMap::new(),
             answered: BTreeSet::new(),
             next_process: 1,
             messages_to_guests: 0,
+            killed: false,
             restarted: false,
         };
         for guest in 0..guests {
@@ -106,6 +126,7 @@ impl World {
                 guest: format!("g{guest}"),
                 agent_version: "0".into(),
                 ranks: Vec::new(),
+                memory: Box::default(),
             });
         }
         for rank in 0..ranks {
@@ -145,6 +166,7 @@ impl World {
 
     fn say(&mut self, process: ProcId, message: FromRank) {
         let guest = self.ranks[&process].guest;
+        self.memories[guest].said(process, &message);
         self.from_agent[guest].push_back(FromAgent::Ranks(vec![(process, message)]));
     }
 
@@ -153,10 +175,13 @@ impl World {
     pub fn restart_agent(&mut self, guest: usize) {
         self.restarted = true;
         self.to_agent[guest].clear();
+        self.to_ranks[guest].clear();
+        self.memories[guest] = Memory::default();
         let mut kept = VecDeque::from([FromAgent::Hello {
             guest: format!("g{guest}"),
             agent_version: "0".into(),
             ranks: Vec::new(),
+            memory: Box::default(),
         }]);
         for message in std::mem::take(&mut self.from_agent[guest]) {
             match &message {
@@ -183,6 +208,50 @@ impl World {
         }
     }
 
+    /// The coordinator is killed, with all that was on its way to and from it; another one begins,
+    /// and every agent says hello to it.
+    pub fn replace_coordinator(&mut self) {
+        self.gang = Gang::resume(Epoch(0), Interconnect::Native);
+        for guest in 0..self.guests {
+            self.to_agent[guest].clear();
+            self.from_agent[guest].clear();
+            let here = || {
+                let ranks = self.ranks.iter();
+                ranks.filter(|(_, rank)| rank.alive && rank.guest == guest)
+            };
+            let members = here().filter(|(_, rank)| rank.welcomed);
+            let hello = FromAgent::Hello {
+                guest: format!("g{guest}"),
+                agent_version: "0".into(),
+                ranks: members.map(|(p, rank)| join(*p, rank.epoch)).collect(),
+                memory: Box::new(self.memories[guest].clone()),
+            };
+            let waiting = here().filter(|(_, rank)| !rank.welcomed);
+            let joins = waiting.map(|(p, rank)| (*p, FromRank::Join(join(*p, rank.epoch))));
+            let joins = FromAgent::Ranks(joins.collect());
+            self.from_agent[guest].extend([hello, joins]);
+        }
+    }
+
+    /// Nothing is heard of the guest for now.
+    pub fn mute(&mut self, guest: usize) {
+        self.muted = Some(guest);
+    }
+
+    /// Until now.
+    pub fn unmute(&mut self) {
+        self.muted = None;
+    }
+
+    /// The new coordinator settles what it finds, as soon as that is possible.
+    pub fn recover(&mut self) -> bool {
+        let all: Vec<GuestId> = (0..self.guests).map(guest_id).collect();
+        let recovered = self.gang.recover(&all);
+        let settled = recovered.is_ok();
+        self.apply(recovered.unwrap_or_default());
+        settled
+    }
+
     /// Application traffic; only ranks whose gate is open and that are members send, and a
     /// worker's address is known to others only after its process was welcomed.
     pub fn send(&mut self, from: ProcId, to: ProcId, messages: u64) {
@@ -206,7 +275,8 @@ impl World {
             return;
         }
         rank.alive = false;
-        let (epoch, sent) = (rank.epoch, rank.sent.clone());
+        let (epoch, sent, guest) = (rank.epoch, rank.sent.clone(), rank.guest);
+        self.memories[guest].leaves(process, epoch, counts(&sent));
         for (to, n) in &sent {
             *self.departed.entry((epoch, *to)).or_default() += n;
         }
@@ -224,6 +294,9 @@ impl World {
             return;
         };
         if std::mem::replace(&mut rank.alive, false) {
+            self.killed = true;
+            let (guest, join) = (rank.guest, join(process, rank.epoch));
+            self.memories[guest].dies(&join);
             self.gone(process);
         }
     }
@@ -268,7 +341,11 @@ impl World {
             assert_eq!(*recipient, Recipient::All, "one table a guest");
             // Those being welcomed by the same step take no part; one that its agent had lost, and
             // that was given up, may be among them.
-            let took_part = |rank: &Rank| rank.welcomed && !rank.heard.contains(&"lost");
+            // And who was welcomed by an earlier coordinator into the epoch has nothing to earn.
+            let took_part = |rank: &Rank| {
+                let began_there = rank.epoch == epoch && !rank.has_committed();
+                rank.welcomed && !rank.heard.contains(&"lost") && !began_there
+            };
             for rank in self
                 .gang
                 .ranks()
@@ -282,22 +359,31 @@ impl World {
         }
     }
 
+    /// How many queues there are.
+    pub fn queues(&self) -> usize {
+        3 * self.guests
+    }
+
     /// Moves one message of one queue; false if that queue was empty.
     pub fn step(&mut self, queue: usize) -> bool {
         let guest = queue % self.guests;
-        if (queue / self.guests).is_multiple_of(2) {
-            match self.to_agent[guest].pop_front() {
+        match queue / self.guests % 3 {
+            0 => match self.to_agent[guest].pop_front() {
                 Some(message) => self.agent_hears(guest, message),
                 None => return false,
-            }
-        } else {
-            match self.from_agent[guest].pop_front() {
+            },
+            1 if self.muted == Some(guest) => return false,
+            1 => match self.from_agent[guest].pop_front() {
                 Some(message) => {
                     let effects = self.gang.hear(&guest_id(guest), message);
                     self.apply(effects);
                 }
                 None => return false,
-            }
+            },
+            _ => match self.to_ranks[guest].pop_front() {
+                Some((process, message)) => self.rank_hears(process, message),
+                None => return false,
+            },
         }
         true
     }
@@ -305,9 +391,7 @@ impl World {
     /// Until all queues are empty.
     pub fn run(&mut self) {
         for _ in 0..1_000_000 {
-            let moved = (0..self.guests * 2)
-                .filter(|queue| self.step(*queue))
-                .count();
+            let moved = (0..self.queues()).filter(|queue| self.step(*queue)).count();
             if moved == 0 {
                 return;
             }
@@ -322,32 +406,45 @@ impl World {
             .filter(|(_, rank)| rank.guest == guest && rank.welcomed && rank.alive)
             .map(|(process, _)| *process)
             .collect();
+        let memory = &mut self.memories[guest];
+        let inbox = &mut self.to_ranks[guest];
         match message {
-            ToAgent::Prepare { epoch, .. } => {
-                let transports = Transports::default();
-                for process in members {
-                    self.rank_hears(
-                        process,
-                        ToRank::Prepare {
-                            epoch,
-                            transports: transports.clone(),
-                        },
-                    );
-                }
+            ToAgent::Prepare {
+                epoch,
+                interconnect,
+            } => {
+                memory.prepare(epoch, interconnect, members.iter().copied());
+                let prepare = ToRank::Prepare {
+                    epoch,
+                    transports: Transports::default(),
+                };
+                inbox.extend(members.iter().map(|process| (*process, prepare.clone())));
             }
             ToAgent::Ranks(messages) => {
                 for (recipient, message) in messages {
                     match recipient {
-                        Recipient::One(process) => self.rank_hears(process, message),
-                        Recipient::All => {
-                            for process in &members {
-                                self.rank_hears(*process, message.clone());
+                        Recipient::One(process) => {
+                            // A member from here on, for the agent.
+                            if let (ToRank::Welcome(welcome), Some(rank)) =
+                                (&message, self.ranks.get_mut(&process))
+                            {
+                                rank.welcomed = true;
+                                rank.epoch = welcome.epoch;
                             }
+                            inbox.push_back((process, message));
+                        }
+                        Recipient::All => {
+                            memory.told(&message, members.iter().copied());
+                            inbox.extend(members.iter().map(|it| (*it, message.clone())));
                         }
                     }
                 }
             }
-            ToAgent::Current { .. } | ToAgent::ReportDevices => {}
+            ToAgent::Current {
+                epoch,
+                interconnect,
+            } => memory.current(epoch, interconnect),
+            ToAgent::ReportDevices => {}
         }
     }
 
@@ -364,11 +461,7 @@ impl World {
             return;
         }
         match message {
-            ToRank::Welcome(ref welcome) => {
-                rank.heard.push("welcome");
-                rank.welcomed = true;
-                rank.epoch = welcome.epoch;
-            }
+            ToRank::Welcome(_) => rank.heard.push("welcome"),
             ToRank::Prepare { epoch, .. } => {
                 rank.heard.push("prepare");
                 if std::mem::replace(&mut rank.veto_next, false) {
@@ -420,7 +513,7 @@ impl World {
                 totals,
                 weigh: true,
                 ..
-            } => {
+            } if rank.epoch < epoch && !self.answered.contains(&(process, epoch, "drained")) => {
                 rank.heard.push("weigh");
                 let (closing, overflows) = (rank.epoch, rank.overflows);
                 self.check_totals(process, closing, &totals);
@@ -430,6 +523,12 @@ impl World {
                 } else {
                     self.answer(process, epoch, "weighed", FromRank::Weighed { epoch });
                 }
+            }
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch }
+                if rank.epoch >= epoch || self.answered.contains(&(process, epoch, "drained")) =>
+            {
+                let stall = Stall::default();
+                self.say(process, FromRank::Drained { epoch, stall });
             }
             ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
                 if let ToRank::Expect { totals, .. } = &message {
@@ -460,6 +559,10 @@ impl World {
                 };
                 self.answer(process, epoch, "released", message);
             }
+            ToRank::Open { epoch } if rank.epoch == epoch => {
+                let stall = Stall::default();
+                self.say(process, FromRank::Opened { epoch, stall });
+            }
             ToRank::Open { epoch } => {
                 rank.heard.push("open");
                 rank.held = false;
@@ -472,6 +575,10 @@ impl World {
             ToRank::Matched { .. } => {}
             ToRank::Abort { epoch } => {
                 rank.heard.push("abort");
+                assert!(
+                    rank.epoch < epoch || self.restarted,
+                    "{process} is to forget what it runs on"
+                );
                 assert!(
                     rank.counted.is_empty() || rank.heard.contains(&"commit"),
                     "aborted something that was never begun"
@@ -511,20 +618,16 @@ impl World {
         }
         let members = self.ranks.values();
         let counted: u64 = members
-            .filter(|rank| {
-                rank.heard
-                    .iter()
-                    .rfind(|w| **w == "commit" || **w == "welcome")
-                    == Some(&"commit")
-            })
+            .filter(|rank| rank.alive || self.killed)
+            .filter(|rank| rank.has_committed())
             .filter_map(|rank| rank.counted.get(&process))
             .sum();
         assert!(
             announced >= left && announced <= counted + left,
             "announced {announced}, counted {counted}, left {left}"
         );
-        if self.ranks.values().all(|rank| rank.alive) {
-            assert_eq!(announced, counted, "totals of {process}");
+        if !self.killed {
+            assert_eq!(announced, counted + left, "totals of {process}");
         }
     }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It holds no state that a job depends on: when it dies, ranks run on and join again when it is
-//! back. It opens no verbs device and no network port.
+//! back. What it remembers of a switch serves the coordinator after one that was killed. It opens no
+//! verbs device and no network port.
 
 pub mod board;
 pub mod core;

@@ -40,7 +40,7 @@ use stage::Stage;
 
 /// How long after the first rank joined the first switch begins, at most.
 const FIRST_SWITCH: Duration = Duration::from_millis(50);
-/// Cancellations go through the first moments of a switch in steps like this.
+/// Cancellations, and losses of memory, go through the first moments of a switch in steps like this.
 const CANCEL_STEP: Duration = Duration::from_millis(1);
 const CANCEL_STEPS: u64 = 60;
 /// How often the job's processes are looked at.
@@ -73,6 +73,10 @@ pub struct Args {
     /// switches must leave no trace either
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub cancel_every: Option<u64>,
+    /// Also let the coordinator forget everything in every COUNTth attempt, each a little later
+    /// than the one before: another one learns from the agent where the switch stands
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), hide = true)]
+    pub forget_every: Option<u64>,
     /// Longest wait for the ranks in one phase of a switch
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub round_timeout: Duration,
@@ -215,18 +219,23 @@ async fn perform(
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let started = Instant::now();
     let mut pace = Pace::new(args, started);
-    let mut cancel_at = None;
+    let (mut cancel_at, mut forget_at) = (None, None);
     let mut look_at = started + LOOK;
     loop {
         let now = Instant::now();
         if let Some(number) = pace.due(now, stage) {
             let item = &items[number % items.len()];
             stage.switch(item, args.order.of_switch(number))?;
-            cancel_at = pace.cancellation(args.cancel_every, now);
+            cancel_at = pace.interruption(args.cancel_every, now);
+            forget_at = pace.interruption(args.forget_every, now);
         }
         if cancel_at.is_some_and(|at| at <= now) {
             cancel_at = None;
             stage.cancel();
+        }
+        if forget_at.is_some_and(|at| at <= now) {
+            forget_at = None;
+            stage.forget();
         }
         if look_at <= now {
             stage.look(job.pid(), now);
@@ -238,6 +247,7 @@ async fn perform(
             stage.deadline(args.round_timeout),
             pace.next(stage),
             cancel_at,
+            forget_at,
         ];
         let end = args.job_timeout.map(|limit| started + limit);
         tokio::select! {
@@ -320,8 +330,8 @@ impl Pace {
         usize::try_from(stage.record.done()).ok()
     }
 
-    /// When the attempt that begins now is to be cancelled.
-    fn cancellation(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
+    /// When the attempt that begins now is to be cancelled, or forgotten.
+    fn interruption(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
         let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
         let step = u32::try_from(self.attempts / every % CANCEL_STEPS).ok()?;
         Some(now + CANCEL_STEP * step)

@@ -20,6 +20,8 @@ pub struct Record {
     abandoned: Vec<String>,
     failed: Vec<String>,
     lost: Vec<String>,
+    /// How often the coordinator was replaced in the middle of a switch.
+    pub forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,7 @@ impl Record {
             failed: self.failed.clone(),
             ranks_lost: self.lost.clone(),
             findings,
+            forgotten: self.forgotten,
             transports: self.per_transport(),
             orders: orders
                 .map(|(name, switches)| Times::of(name, &switches))
@@ -160,6 +163,8 @@ pub struct Report {
     pub abandoned: Vec<String>,
     pub failed: Vec<String>,
     pub ranks_lost: Vec<String>,
+    /// How often the coordinator was replaced in the middle of a switch.
+    forgotten: u64,
     /// What of the job cannot be moved, and what mends it.
     pub findings: BTreeSet<Finding>,
     transports: Vec<(String, u64)>,

@@ -133,6 +133,19 @@ impl Stage {
         }
     }
 
+    /// The coordinator dies, and another one knows what the agent remembers.
+    pub fn forget(&mut self) {
+        info!(phase = ?self.gang.phase(), "the coordinator forgets");
+        self.record.forgotten += u64::from(self.in_switch());
+        self.gang = Gang::resume(Epoch(0), Interconnect::Native);
+        self.core.host_session();
+        self.carry_out(Vec::new());
+        match self.gang.recover(std::slice::from_ref(&self.guest)) {
+            Ok(effects) => self.carry_out(effects),
+            Err(unsettled) => warn!(%unsettled),
+        }
+    }
+
     /// A connection of a rank does something.
     pub fn hear(&mut self, event: sockets::Event) {
         match event {

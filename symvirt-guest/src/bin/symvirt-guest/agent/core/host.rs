@@ -1,13 +1,19 @@
 //! The core's side towards the coordinator: its messages on their way to ranks, its comings and
 //! goings.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
-use symvirt_protocol::ids::{Epoch, ProcId};
-use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Welcome};
+use symvirt_protocol::ids::ProcId;
+use symvirt_protocol::rank::{FromRank, Join, ToRank, Welcome};
 
-use super::{ConnId, Core, Host, Output, Progress, Round};
+use super::{ConnId, Core, Host, Output, Rank};
+
+fn members(ranks: &BTreeMap<ProcId, Rank>) -> impl Iterator<Item = ProcId> {
+    let members = ranks.iter().filter(|(_, rank)| rank.member);
+    members.map(|(process, _)| *process)
+}
 
 impl Core {
     /// The coordinator is there, and knows nothing of what was said before.
@@ -15,15 +21,6 @@ impl Core {
         self.host = Host::Present;
         self.gathered.clear();
         self.flush_at = None;
-        if let Some(Round {
-            epoch,
-            progress: Progress::Undoable,
-            ..
-        }) = self.round
-        {
-            self.round = None;
-            self.tell_members(&ToRank::Abort { epoch });
-        }
         let members = self.ranks.values().filter(|rank| rank.member);
         let ranks = members
             .map(|rank| Join {
@@ -33,17 +30,15 @@ impl Core {
             .collect();
         let waiting = self.ranks.values().filter(|rank| !rank.member);
         let waiting = waiting.map(|rank| (rank.join.process, FromRank::Join(rank.join.clone())));
-        let departed = self.departed.iter();
-        let left =
-            departed.map(|(process, _, sent)| (*process, FromRank::Leave { sent: sent.clone() }));
-        let rest: Vec<(ProcId, FromRank)> = left.chain(waiting).collect();
+        let waiting: Vec<(ProcId, FromRank)> = waiting.collect();
         self.outputs.push(Output::Host(FromAgent::Hello {
             guest: self.guest.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             ranks,
+            memory: Box::new(self.memory.clone()),
         }));
-        if !rest.is_empty() {
-            self.outputs.push(Output::Host(FromAgent::Ranks(rest)));
+        if !waiting.is_empty() {
+            self.outputs.push(Output::Host(FromAgent::Ranks(waiting)));
         }
     }
 
@@ -62,11 +57,15 @@ impl Core {
         }
     }
 
-    /// The coordinator is gone with its memory; ranks that wait for it are let go on.
+    /// The coordinator is gone with its memory; ranks that wait for it are let go on, unless they
+    /// would begin on transports that are being left.
     pub fn host_forgotten(&mut self) {
         self.host = Host::Unknown;
         self.gathered.clear();
         self.flush_at = None;
+        if self.memory.is_pending() {
+            return;
+        }
         let waiting = self.ranks.iter().filter(|(_, rank)| !rank.member);
         for process in waiting.map(|(process, _)| *process).collect::<Vec<_>>() {
             self.welcome_alone(process);
@@ -86,68 +85,31 @@ impl Core {
                 interconnect,
             } => {
                 let transports = (self.resolve)(&interconnect);
-                self.round_reaches(epoch, Progress::Undoable);
+                let members = members(&self.ranks);
+                self.memory.prepare(epoch, interconnect, members);
                 self.tell_members(&ToRank::Prepare { epoch, transports });
             }
             ToAgent::Current {
                 epoch,
                 interconnect,
             } => {
-                if let Some(round) = self.round.take_if(|round| round.epoch == epoch) {
-                    self.table = round.table;
+                if let Some((_, table)) = self.next_table.take_if(|(of, _)| *of == epoch) {
+                    self.table = table;
                 }
-                self.epoch = epoch;
-                self.interconnect = interconnect;
-                self.departed.retain(|(_, of, _)| *of >= epoch);
+                self.memory.current(epoch, interconnect);
             }
             ToAgent::ReportDevices => self.outputs.push(Output::ReportDevices),
         }
     }
 
-    fn round_reaches(&mut self, epoch: Epoch, progress: Progress) {
-        match &mut self.round {
-            Some(round) if round.epoch == epoch => round.progress = progress,
-            _ => {
-                let order = SwitchOrder::MakeBeforeBreak;
-                self.round = Some(Round {
-                    epoch,
-                    order,
-                    progress,
-                    table: Vec::new(),
-                });
-            }
-        }
-    }
-
     fn deliver(&mut self, recipient: Recipient, message: ToRank) {
-        match &message {
-            ToRank::Commit { epoch, order } => {
-                self.round_reaches(*epoch, Progress::Undoable);
-                if let Some(round) = &mut self.round {
-                    round.order = *order;
-                }
-            }
-            ToRank::Peers { epoch, table, .. } => {
-                self.round_reaches(*epoch, Progress::Undoable);
-                if let Some(round) = &mut self.round {
-                    round.table.clone_from(table);
-                }
-            }
-            ToRank::Expect {
-                epoch, weigh: true, ..
-            } => self.round_reaches(*epoch, Progress::Undoable),
-            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } | ToRank::Open { epoch } => {
-                self.round_reaches(*epoch, Progress::Decided);
-            }
-            ToRank::Abort { .. } => self.round = None,
-            ToRank::Welcome(_)
-            | ToRank::Prepare { .. }
-            | ToRank::Release { .. }
-            | ToRank::Matched { .. } => {}
+        if let ToRank::Peers { epoch, table, .. } = &message {
+            self.next_table = Some((*epoch, table.clone()));
         }
         match (recipient, message) {
             (Recipient::One(process), ToRank::Welcome(welcome)) => {
-                let transports = (self.resolve)(&self.interconnect);
+                let (_, interconnect) = self.told();
+                let transports = (self.resolve)(&interconnect);
                 self.table.clone_from(&welcome.table);
                 self.welcome(
                     process,
@@ -162,7 +124,10 @@ impl Core {
                     self.outputs.push(Output::Ranks(vec![rank.conn], message));
                 }
             }
-            (Recipient::All, message) => self.tell_members(&message),
+            (Recipient::All, message) => {
+                self.memory.told(&message, members(&self.ranks));
+                self.tell_members(&message);
+            }
         }
     }
 

@@ -9,8 +9,9 @@
 //!
 //! * Answers of ranks are gathered into one frame: sent when every member has said something, at
 //!   the latest [`GATHER`] after the first. Joins, leaves and vetoes do not wait.
-//! * A coordinator with a new memory gets `Hello` (the members), then what departed ranks left
-//!   behind, then the joins that nobody answered; a switch that it cannot know of is aborted here.
+//! * A coordinator with a new memory gets `Hello`: the members, and what earlier coordinators told
+//!   and heard ([`Memory`]); then the joins that nobody answered. A switch that was left half-way
+//!   is the new coordinator's to settle: until then ranks stay where they are, and joins wait.
 //! * It does not decide anything about a switch; that is the coordinator's.
 
 mod host;
@@ -21,16 +22,15 @@ use std::time::{Duration, Instant};
 
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::memory::Memory;
 use symvirt_protocol::query::RankStatus;
-use symvirt_protocol::rank::{Blob, FromRank, Join, SwitchOrder, ToRank, WorkerCount};
+use symvirt_protocol::rank::{Blob, FromRank, Join, ToRank};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 /// Longest wait for the other ranks' answers to a round.
 const GATHER: Duration = Duration::from_millis(2);
 /// How long a join waits for a coordinator that went away before the agent answers it.
 const ORPHANED_JOIN: Duration = Duration::from_secs(5);
-/// What departed ranks left behind is bounded; beyond it the oldest is forgotten.
-const MAX_DEPARTED: usize = 65_536;
 
 /// A rank's connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -72,15 +72,6 @@ struct Spool {
     peak: u64,
 }
 
-/// How far a switch has come, as far as it passed through here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Progress {
-    /// `Abort` undoes it.
-    Undoable,
-    /// `Expect` was passed on, or `Proceed` if the drain is weighed.
-    Decided,
-}
-
 /// The coordinator, as seen from here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Host {
@@ -93,26 +84,18 @@ enum Host {
     Present,
 }
 
-#[derive(Debug)]
-struct Round {
-    epoch: Epoch,
-    order: SwitchOrder,
-    progress: Progress,
-    /// Addresses of the switch under way, current once it is decided.
-    table: Vec<Blob>,
-}
-
-/// The agent's memory.
+/// See the module.
 pub struct Core {
     guest: String,
     resolve: Resolve,
     ranks: BTreeMap<ProcId, Rank>,
     by_conn: BTreeMap<ConnId, ProcId>,
-    departed: Vec<(ProcId, Epoch, Vec<WorkerCount>)>,
-    epoch: Epoch,
-    interconnect: Interconnect,
+    /// What the next coordinator is told.
+    memory: Memory,
+    /// How objects of the whole gang are reached.
     table: Vec<Blob>,
-    round: Option<Round>,
+    /// The same of a switch that has not committed.
+    next_table: Option<(Epoch, Vec<Blob>)>,
     host: Host,
     /// Answers to go in one frame, and when it goes at the latest.
     gathered: Vec<(ProcId, FromRank)>,
@@ -132,11 +115,9 @@ impl Core {
             resolve,
             ranks: BTreeMap::new(),
             by_conn: BTreeMap::new(),
-            departed: Vec::new(),
-            epoch: Epoch(0),
-            interconnect: Interconnect::Native,
+            memory: Memory::default(),
             table: Vec::new(),
-            round: None,
+            next_table: None,
             host: Host::Unknown,
             gathered: Vec::new(),
             flush_at: None,
@@ -161,10 +142,8 @@ impl Core {
 
     /// When [`Core::tick`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let orphans = self
-            .ranks
-            .values()
-            .filter(|rank| !rank.member && self.host != Host::Present);
+        let alone = self.host != Host::Present && !self.memory.is_pending();
+        let orphans = self.ranks.values().filter(|rank| !rank.member && alone);
         orphans
             .map(|rank| rank.since + ORPHANED_JOIN)
             .chain(self.flush_at)
@@ -176,7 +155,7 @@ impl Core {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush();
         }
-        if self.host != Host::Present {
+        if self.host != Host::Present && !self.memory.is_pending() {
             let orphans = self.ranks.iter();
             let orphans = orphans.filter(|(_, r)| !r.member && r.since + ORPHANED_JOIN <= now);
             for process in orphans.map(|(process, _)| *process).collect::<Vec<_>>() {
@@ -230,18 +209,20 @@ impl Core {
 
     /// Epoch, interconnect and what it means here.
     pub fn current(&self) -> (Epoch, Interconnect, Transports) {
-        (
-            self.epoch,
-            self.interconnect.clone(),
-            (self.resolve)(&self.interconnect),
-        )
+        let (epoch, interconnect) = self.told();
+        let transports = (self.resolve)(&interconnect);
+        (epoch, interconnect, transports)
+    }
+
+    /// As a job begins, unless a coordinator has told otherwise.
+    fn told(&self) -> (Epoch, Interconnect) {
+        let current = self.memory.current.clone();
+        current.unwrap_or((Epoch(0), Interconnect::Native))
     }
 
     /// The switch under way, and whether a coordinator is there.
     pub fn switch(&self) -> (Option<Epoch>, bool) {
-        (
-            self.round.as_ref().map(|round| round.epoch),
-            self.host == Host::Present,
-        )
+        let pending = self.memory.round.as_ref().filter(|it| it.is_pending());
+        (pending.map(|round| round.epoch), self.host == Host::Present)
     }
 }

@@ -7,7 +7,7 @@ use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::ProcId;
 use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Welcome};
 
-use super::{ConnId, Core, GATHER, Host, MAX_DEPARTED, Output, Rank, Spool};
+use super::{ConnId, Core, GATHER, Host, Output, Rank, Spool};
 
 impl Core {
     /// A rank says something. Its first message must be `Join`.
@@ -59,6 +59,7 @@ impl Core {
         self.ranks.insert(process, rank);
         self.by_conn.insert(conn, process);
         match self.host {
+            Host::Unknown if self.memory.is_pending() => {}
             Host::Unknown => self.welcome_alone(process),
             Host::Away | Host::Present => {
                 self.flush();
@@ -70,9 +71,10 @@ impl Core {
 
     /// Nobody coordinates: the rank starts on what is current, as far as that is known.
     pub(super) fn welcome_alone(&mut self, process: ProcId) {
-        let transports = (self.resolve)(&self.interconnect);
+        let (epoch, interconnect) = self.told();
+        let transports = (self.resolve)(&interconnect);
         let welcome = Welcome {
-            epoch: self.epoch,
+            epoch,
             transports,
             table: self.table.clone(),
         };
@@ -101,7 +103,8 @@ impl Core {
             }
         }
         rank.said = name_of(&message);
-        let order = self.round.as_ref().map(|round| round.order);
+        self.memory.said(process, &message);
+        let order = self.memory.round.as_ref().map(|round| round.order);
         let urgent = match &message {
             FromRank::Drained { epoch, stall } => {
                 rank.spool = Spool {
@@ -118,14 +121,10 @@ impl Core {
                 false
             }
             FromRank::Leave { sent } => {
-                let departed = (process, rank.epoch, sent.clone());
                 // The connection stays: what it still says of a switch means nothing, but the
                 // process may join again.
+                self.memory.leaves(process, rank.epoch, sent.clone());
                 self.ranks.remove(&process);
-                self.departed.push(departed);
-                if self.departed.len() > MAX_DEPARTED {
-                    self.departed.remove(0);
-                }
                 true
             }
             FromRank::Join(_) | FromRank::Veto { .. } => true,
@@ -172,6 +171,7 @@ impl Core {
         let Some(rank) = self.ranks.remove(&process) else {
             return;
         };
+        self.memory.dies(&rank.join);
         if self.host != Host::Unknown {
             self.flush();
             let pid = rank.join.pid;
