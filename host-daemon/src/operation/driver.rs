@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::journal::{Journal, JournalError, Record};
+use super::phase::Phase;
 use super::plan::Plan;
-use super::state::{Event, Phase, State, next};
+use super::state::{Event, State, next};
 
 /// Carries out phases.
 pub trait Performer: Send + Sync {

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::phase::Phase;
 use super::plan::{OperationId, Plan};
 use super::report::Report;
-use super::state::{Event, Phase, State, next};
+use super::state::{Event, State, next};
 
 /// Why the journal could not be written or read.
 #[derive(Debug, thiserror::Error)]

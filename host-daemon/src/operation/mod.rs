@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`plan`] | what is asked for and what was decided |
 //! | [`denial`] | why it is refused |
+//! | [`phase`] | its phases |
 //! | [`state`] | the pure state machine |
 //! | [`journal`] | records on disk, and their replay |
 //! | [`engine`] | the operations of this host |
@@ -24,6 +25,7 @@ pub mod driver;
 pub mod effects;
 pub mod engine;
 pub mod journal;
+pub mod phase;
 pub mod phases;
 pub mod plan;
 mod recover;
@@ -36,7 +38,8 @@ mod validate;
 pub use denial::Denial;
 pub use effects::CopyStatus;
 pub use engine::Engine;
+pub use phase::Phase;
 pub use plan::{Limits, Mode, OperationId, Plan, Request, Target, VmPlan};
 pub use report::Report;
-pub use state::{Event, Phase, State};
+pub use state::{Event, State};
 pub use validate::Denied;

@@ -7,8 +7,9 @@
 
 use super::effects::{Host, HostCall};
 use super::engine::Engine;
+use super::phase::Phase;
 use super::plan::{Plan, Request};
-use super::state::{Phase, State};
+use super::state::State;
 use crate::api::error::chain;
 
 impl Engine {

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 use symvirt_protocol::rank::Stall;
 
+use super::phase::Phase;
 use super::plan::Target;
-use super::state::Phase;
 use crate::config::{HostName, VmName};
 
 /// What was measured.

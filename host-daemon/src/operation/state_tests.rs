@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::phase::Phase;
 use super::plan::{Limits, Mode, OperationId, Plan, Request, Target, VmPlan};
-use super::state::{Event, Phase, State, next};
+use super::state::{Event, State, next};
 
 fn plan() -> impl Strategy<Value = Plan> {
     let request = prop_oneof![

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 use super::{Crew, Outcome};
 use crate::config::VmName;
 use crate::operation::effects::HostCall;
+use crate::operation::phase::Phase;
 use crate::operation::plan::VmPlan;
-use crate::operation::state::Phase;
 
 /// Interval at which reports are looked at; agents send them when something changes.
 const LOOK: Duration = Duration::from_millis(50);

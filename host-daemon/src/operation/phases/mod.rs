@@ -23,9 +23,10 @@ use tokio::time::Instant;
 
 use super::driver::Performer;
 use super::effects::{Clock, Guests, Host, HostCall, HostReply};
+use super::phase::Phase;
 use super::plan::{Plan, Request, Target, VmPlan};
 use super::report::{PhaseTime, Report, Traffic, VmReport};
-use super::state::{Event, Phase, State};
+use super::state::{Event, State};
 use crate::api::error::chain;
 use crate::api::model::{Progress, VmProgress};
 use crate::config::{HostName, VmName};

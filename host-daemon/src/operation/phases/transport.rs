@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::{Crew, Trouble};
 use crate::operation::effects::{Left, SwitchFailure, Switched};
+use crate::operation::phase::Phase;
 use crate::operation::plan::{Request, Target};
 use crate::operation::report::SwitchReport;
-use crate::operation::state::Phase;
 
 impl Crew {
     pub(super) async fn switch_in_place(&self) -> Result<(), Trouble> {
