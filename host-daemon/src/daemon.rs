@@ -134,7 +134,12 @@ pub async fn run(
         peers: peers.clone(),
     });
     let gangs = Arc::new(Gangs::new(channels.clone()));
-    let host = Arc::new(LocalHost::new(config.clone(), gangs.clone()));
+    let host = LocalHost::new(config.clone(), gangs.clone());
+    let host = Arc::new(host.map_err(|source| DaemonError::State {
+        action: "read reservations in",
+        path: config.state_dir.clone(),
+        source,
+    })?);
     if channels.host.set(Arc::downgrade(&host)).is_err() {
         unreachable!("invariant: set once, here");
     }
@@ -152,7 +157,7 @@ pub async fn run(
         config: config.clone(),
         host: host.clone(),
         gangs,
-        engine: Arc::new(engine),
+        engine,
         peers: names,
     });
 

@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod guest;
 pub mod host;
 pub mod http;
+mod kept;
 pub mod operation;
 pub mod peer;
 pub mod pki;

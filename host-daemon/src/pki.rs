@@ -5,8 +5,9 @@
 //!   DIR/<host>.pem  <host>.key  names: the host's name, its address
 //! ```
 //!
-//! A site with an authority of its own needs none of this: any certificates do whose subject
-//! alternative names contain the host's name, and that allow both server and client use. There is
+//! A site with an authority of its own needs none of this: any certificates do whose common name is
+//! the host's, whose subject alternative names contain it, and that allow both server and client use, digital
+//! signatures and key encipherment. There is
 //! no revocation here.
 
 use std::fs::OpenOptions;
@@ -120,7 +121,11 @@ fn authority() -> CertificateParams {
 fn member(host: &HostName, address: IpAddr) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(vec![host.to_string(), address.to_string()])?;
     params.distinguished_name = named(host.as_str());
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // QEMU's migration streams insist on the second.
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,

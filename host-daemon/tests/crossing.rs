@@ -147,8 +147,8 @@ async fn what_cannot_work_is_refused_by_name_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_copy_whose_daemon_was_killed_is_undone_by_the_next() {
-    if !inside_namespace("a_copy_whose_daemon_was_killed_is_undone_by_the_next") {
+async fn an_operation_whose_daemon_was_killed_goes_on_with_the_next() {
+    if !inside_namespace("an_operation_whose_daemon_was_killed_goes_on_with_the_next") {
         return;
     }
     let (host, bed) = ready();
@@ -158,18 +158,31 @@ async fn a_copy_whose_daemon_was_killed_is_undone_by_the_next() {
         started.unwrap();
     }
     let b = bed.start("b").await;
+    let copying = |shown: &symvirt_host::api::model::OperationInfo| shown.phase == Phase::Copy;
     let mut slowly = migrate("b");
     slowly["limits"] = json!({ "bandwidth": 65536 });
     let begun = a.client.begin(slowly).await.unwrap();
-    let copying = |shown: &symvirt_host::api::model::OperationInfo| shown.phase == Phase::Copy;
     a.client.wait(&begun, copying).await;
     a.kill().await;
 
+    // It can still be cancelled, …
     let a = bed.start_killable("a").await;
+    a.client.cancel(&begun).await.unwrap();
     let ended = a.client.finish(&begun).await;
     assert_eq!(ended.phase, Phase::RolledBack, "{:?}", ended.reason);
     assert_eq!(running(&a.client.vms().await), ["vm1", "vm2"]);
     assert!(b.vms().await.is_empty());
-    a.client.moves_to("b").await;
+
+    // … and left alone it ends as it was asked to.
+    let mut steadily = migrate("b");
+    steadily["limits"] = json!({ "bandwidth": 4 << 20 });
+    let begun = a.client.begin(steadily).await.unwrap();
+    a.client.wait(&begun, copying).await;
+    a.kill().await;
+    let a = bed.start_killable("a").await;
+    let ended = a.client.finish(&begun).await;
+    assert_eq!(ended.phase, Phase::Done, "{:?}", ended.reason);
+    assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
+    assert!(a.client.vms().await.is_empty());
     a.kill().await;
 }

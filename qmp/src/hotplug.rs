@@ -19,13 +19,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::commands;
 use crate::error::{Error, ErrorClass};
 use crate::event::{EventError, Events, WaitError};
+use crate::objects;
 
 /// Identity of a device in QEMU, unique within one machine.
 #[derive(
@@ -401,21 +402,13 @@ async fn remove_netdev(client: &Client, id: String) -> Result<(), UnplugError> {
 }
 
 async fn remove_object(client: &Client, id: String) -> Result<(), UnplugError> {
-    let failed = |source| UnplugError::Command {
-        device: id.clone(),
-        source,
-    };
-    let objects = names(client, "/objects").await.map_err(failed)?;
-    if !objects.contains(&id) {
-        return Ok(());
-    }
-    let command = commands::object_del { id: id.clone() };
-    client.execute(command).await.map(|_| ()).map_err(failed)
+    let removed = objects::remove(client, &id).await;
+    removed.map_err(|source| UnplugError::Command { device: id, source })
 }
 
 /// The ids of all devices that were given one.
 async fn attached(client: &Client, wanted: &DeviceId) -> Result<BTreeSet<DeviceId>, UnplugError> {
-    match names(client, "/machine/peripheral").await {
+    match objects::names(client, "/machine/peripheral").await {
         Ok(names) => Ok(names.into_iter().map(DeviceId).collect()),
         Err(source) => Err(UnplugError::Command {
             device: wanted.0.clone(),
@@ -424,23 +417,12 @@ async fn attached(client: &Client, wanted: &DeviceId) -> Result<BTreeSet<DeviceI
     }
 }
 
-async fn names(client: &Client, path: &str) -> Result<BTreeSet<String>, Error> {
-    let listed = client
-        .execute_raw("qom-list", json!({ "path": path }))
-        .await?;
-    let children = listed.as_array().into_iter().flatten().filter(|property| {
-        let kind = property["type"].as_str().unwrap_or_default();
-        kind.starts_with("child<")
-    });
-    Ok(children
-        .filter_map(|property| property["name"].as_str().map(str::to_owned))
-        .collect())
-}
-
 /// Whether a device of this id is attached, as QEMU's object tree shows it.
 ///
 /// # Errors
 /// Any [`Error`] of the query.
 pub async fn is_attached(client: &Client, id: &DeviceId) -> Result<bool, Error> {
-    Ok(names(client, "/machine/peripheral").await?.contains(&id.0))
+    Ok(objects::names(client, "/machine/peripheral")
+        .await?
+        .contains(&id.0))
 }

@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`Client`] | connect, execute, subscribe |
 //! | [`hotplug`] | plug lists of objects and devices with undo; unplug until it is proved |
+//! | [`objects`] | user-made objects, by id |
 //! | [`migration`] | reset, configure, start, observe, continue, cancel, receive |
 //!
 //! It does not reconnect, does not start QEMU and knows nothing about gangs or hosts.
@@ -34,6 +35,7 @@ mod error;
 mod event;
 pub mod hotplug;
 pub mod migration;
+pub mod objects;
 mod wire;
 
 pub use client::{Client, DEFAULT_LIMIT};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, LedgerError};
@@ -34,7 +35,7 @@ pub struct Host {
     pub address: String,
     directory: PathBuf,
     programs: PathBuf,
-    daemon: Option<Child>,
+    daemon: Mutex<Option<Child>>,
 }
 
 impl Host {
@@ -51,7 +52,7 @@ impl Host {
             address: network::address(index),
             directory,
             programs: programs.to_owned(),
-            daemon: None,
+            daemon: Mutex::default(),
         }
     }
 
@@ -82,7 +83,7 @@ impl Host {
     }
 
     /// Starts the daemon and waits until it answers.
-    pub(super) fn start(&mut self, ledger: &Ledger) -> Result<(), LabError> {
+    pub(super) fn start(&self, ledger: &Ledger) -> Result<(), LabError> {
         let log = self.log();
         let file = |source| LabError::File {
             what: "write",
@@ -110,10 +111,10 @@ impl Host {
                 source,
             })
         })?;
-        self.daemon = Some(child);
+        *self.daemon() = Some(child);
         let deadline = Instant::now() + START;
         while let Err(error) = command::output(self.symvirt().args(["host", "show"])) {
-            let ended = match &mut self.daemon {
+            let ended = match &mut *self.daemon() {
                 Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
                 None => true,
             };
@@ -130,9 +131,22 @@ impl Host {
         Ok(())
     }
 
+    fn daemon(&self) -> MutexGuard<'_, Option<Child>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the daemon as nothing can prevent it.
+    pub(super) fn kill(&self) {
+        if let Some(mut daemon) = self.daemon().take() {
+            // One that has ended already is what was wanted.
+            daemon.kill().ok();
+            daemon.wait().ok();
+        }
+    }
+
     /// Lets the daemon outlive this process.
-    pub(super) fn disown(&mut self) {
-        self.daemon = None;
+    pub(super) fn disown(&self) {
+        self.daemon().take();
     }
 
     /// Everything the daemon wrote.
@@ -166,11 +180,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            // It is killed with its namespace; this only collects it.
-            daemon.kill().ok();
-            daemon.wait().ok();
-        }
+        // It is killed with its namespace; this only collects it.
+        self.kill();
     }
 }
 

@@ -284,7 +284,7 @@ impl Lab {
         let namespaces = network::make(&self.ledger, &names)?;
         Host::configure(plans, &run, programs)?;
         for (index, (host, namespace)) in plans.iter().zip(namespaces).enumerate() {
-            let mut host = Host::new(host.name, namespace, index, run.clone(), programs);
+            let host = Host::new(host.name, namespace, index, run.clone(), programs);
             host.start(&self.ledger)?;
             self.hosts.push(host);
         }
@@ -403,6 +403,17 @@ impl Lab {
         template::ensure(&self.stock.directory, &self.ledger, namespace, &orders, say)
     }
 
+    /// Kills the daemon of a host with SIGKILL, and starts another after `pause`, as a supervisor
+    /// does.
+    ///
+    /// # Errors
+    /// [`LabError::Daemon`] if it does not come up.
+    pub fn restart_daemon(&self, host: &Host, pause: Duration) -> Result<(), LabError> {
+        host.kill();
+        std::thread::sleep(pause);
+        host.start(&self.ledger)
+    }
+
     /// A host by its name.
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)
@@ -437,9 +448,9 @@ impl Lab {
     ///
     /// # Errors
     /// [`LabError::Ledger`].
-    pub fn disown(mut self) -> Result<(), LabError> {
+    pub fn disown(self) -> Result<(), LabError> {
         self.ledger.disown()?;
-        for host in &mut self.hosts {
+        for host in &self.hosts {
             host.disown();
         }
         Ok(())

@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`crossing`] | live and held crossings, forth and back, slow links |
 //! | [`fault`] | cancel, foreign holders, killed ranks |
+//! | [`killed`] | daemons killed in mid-crossing |
 //! | [`soak`] | crossings without end |
 //! | [`refusal`] | orders that are refused before anything is touched |
 
 mod crossing;
 mod fault;
+mod killed;
 mod refusal;
 mod soak;
 
@@ -78,6 +80,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_foreign_holder_of_the_hca_is_named_and_the_job_keeps_its_hca",
         run: fault::foreign_holder,
+    },
+    Scenario {
+        name: "a_daemon_killed_in_mid_crossing_is_followed_by_one_that_ends_it",
+        run: killed::daemons,
     },
     Scenario {
         name: "a_rank_killed_in_mid_quiesce_fails_the_job_and_hangs_nothing",

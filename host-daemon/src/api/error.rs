@@ -79,7 +79,7 @@ impl From<HostError> for ApiError {
                 StatusCode::BAD_GATEWAY,
                 Problem::new("unreachable", error.to_string(), ""),
             ),
-            HostError::Failed { .. } => Self::new(
+            HostError::Failed { .. } | HostError::Gone { .. } => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 Problem::new("failed", error.to_string(), ""),
             ),

@@ -1,6 +1,6 @@
 //! The connection to the daemon of this host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hyper::Method;
 use serde::Serialize;
@@ -25,10 +25,6 @@ impl Daemon {
             .or_else(usual)
             .map(|socket| Self { socket })
             .ok_or(CliError::NoSocket)
-    }
-
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     async fn connect(&self) -> Result<http::Sender, CliError> {

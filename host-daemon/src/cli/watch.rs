@@ -3,9 +3,17 @@
 
 use std::io::{IsTerminal, Write};
 
+use tokio::time::{Duration, Instant};
+
 use super::{CliError, Daemon, Exit, print_json, table};
 use crate::api::model::OperationInfo;
+use crate::http::EventStream;
 use crate::operation::Phase;
+
+/// How long a daemon that has ended may take to be there again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks for it.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows `operation` until it ends or the user detaches.
 pub(super) async fn follow(
@@ -16,9 +24,8 @@ pub(super) async fn follow(
     let id = operation.id.clone();
     let mut screen = Screen::new(json);
     screen.show(&operation).map_err(CliError::Output)?;
-    let mut events = daemon
-        .events(&format!("/v1/operations/{id}/events"))
-        .await?;
+    let path = format!("/v1/operations/{id}/events");
+    let mut events = daemon.events(&path).await?;
     let mut last = operation;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
@@ -29,14 +36,7 @@ pub(super) async fn follow(
                     screen.show(&next).map_err(CliError::Output)?;
                     last = next;
                 }
-                None => {
-                    return Err(CliError::Daemon {
-                        socket: daemon.socket().to_owned(),
-                        reason: format!(
-                            "it ended the connection; `symvirt watch {id}` follows the operation"
-                        ),
-                    });
-                }
+                None => events = again(daemon, &path).await?,
             },
             _ = &mut interrupted => {
                 eprintln!(
@@ -49,6 +49,19 @@ pub(super) async fn follow(
     }
     screen.finish(&last).map_err(CliError::Output)?;
     Ok(Exit::of(last.phase))
+}
+
+/// The events once more: the daemon has ended, and the next one goes on with the operation.
+async fn again(daemon: &Daemon, path: &str) -> Result<EventStream, CliError> {
+    eprintln!("symvirtd has ended the connection; waiting for it to be there again");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match daemon.events(path).await {
+            Err(CliError::Daemon { .. }) if Instant::now() < deadline => {}
+            events => return events,
+        }
+    }
 }
 
 struct Screen {

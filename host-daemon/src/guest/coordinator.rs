@@ -129,11 +129,13 @@ impl Coordinator {
     fn obey(&mut self, command: Command, heard: &mpsc::Sender<Heard>) {
         match command {
             Command::Attach { vm, home } => self.attach(vm, home, heard.clone()),
-            Command::Move { vm, home } => {
-                if let Some(guest) = self.guests.get(&vm) {
+            Command::Move { vm, home } => match self.guests.get(&vm) {
+                Some(guest) => {
                     guest.home.send_replace(home);
                 }
-            }
+                // An earlier daemon was the last to know it.
+                None => self.attach(vm, home, heard.clone()),
+            },
             Command::Detach { vm, lost } => {
                 self.guests.remove(&vm);
                 self.view.send_modify(|view| {

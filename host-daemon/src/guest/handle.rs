@@ -238,6 +238,10 @@ impl Guests for Gang {
         })
     }
 
+    fn lost(&self, vm: &VmName) {
+        self.detach(vm, true);
+    }
+
     fn moved(&self, vm: &VmName, host: &HostName) {
         self.tell(Command::Move {
             vm: vm.clone(),

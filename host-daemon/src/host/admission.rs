@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::LocalHost;
-use super::claims::Reservation;
+use super::reservations::Reservation;
 use crate::config::{ByteSize, VmSpec};
 use crate::operation::effects::{HostError, HostReply};
 use crate::operation::{Denial, OperationId};
@@ -18,7 +18,8 @@ impl LocalHost {
     ) -> Result<HostReply, HostError> {
         let _one_at_a_time = self.admitting.lock().await;
         // Repeated after a lost answer: begin again.
-        self.claims().reserved.remove(&operation);
+        let begun_again = self.claims().reserved.remove(&operation);
+        begun_again.map_err(|error| self.failed(&error))?;
         for spec in &vms {
             self.check_spec(spec)?;
         }
@@ -40,9 +41,9 @@ impl LocalHost {
             free: free.len(),
             wanted: wanting.len(),
         };
-        self.claims()
-            .reserved
-            .insert(operation, Reservation { vms, hcas });
+        let reservation = Reservation { vms, hcas };
+        let reserved = self.claims().reserved.put(operation, reservation);
+        reserved.map_err(|error| self.failed(&error))?;
         Ok(reply)
     }
 

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use symvirt_qmp::commands;
-use symvirt_qmp::migration::{Endpoint, Incoming, Settings};
+use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Settings};
+use symvirt_qmp::{Client, commands};
 use tracing::info;
 
 use super::LocalHost;
 use super::machine::{Machine, Role};
+use crate::api::error::chain;
 use crate::api::model::VmState;
 use crate::config::{GangName, VmName};
 use crate::operation::effects::{HostError, HostReply};
 use crate::operation::{Denial, OperationId, Target};
-use crate::vm::Origin;
+use crate::vm::{Origin, credentials};
 
 /// For the rest of the state to be loaded after the source has completed.
 const LOADING: Duration = Duration::from_secs(30);
@@ -37,12 +38,8 @@ impl LocalHost {
         operation: OperationId,
         vm: &VmName,
     ) -> Result<HostReply, HostError> {
-        let reserved = self
-            .claims()
-            .reserved
-            .get(&operation)
-            .cloned()
-            .unwrap_or_default();
+        let reserved = self.claims().reserved.of(&operation).cloned();
+        let reserved = reserved.unwrap_or_default();
         let Some(spec) = reserved.vms.iter().find(|spec| spec.name == *vm).cloned() else {
             return Err(self.failure(format!("{vm} was not admitted for {operation}")));
         };
@@ -67,18 +64,31 @@ impl LocalHost {
             .await
             .map_err(|error| self.failed(&error))?;
         let mut incoming = machine.incoming.lock().await;
-        if incoming.is_none() {
-            let at = Endpoint::Tcp {
-                host: self.migration_host(),
-                port: 0,
-            };
-            let listening = Incoming::listen(&client, &at, &settings()).await;
-            *incoming = Some(listening.map_err(|error| self.failed(&error))?);
-        }
-        let port = match incoming.as_ref() {
-            Some(incoming) => incoming.port().await.map_err(|error| self.failed(&error))?,
-            None => None,
+        let at = Endpoint::Tcp {
+            host: self.migration_host(),
+            port: 0,
         };
+        // An earlier daemon may have let it listen.
+        let known = incoming
+            .take()
+            .unwrap_or_else(|| Incoming::attach(&client, &at));
+        let mut port = known.port().await.map_err(|error| self.failed(&error))?;
+        let listening = match port {
+            Some(_) => known,
+            None => {
+                let mut settings = settings();
+                let end = credentials::End::Server(&self.config.peers);
+                self.secure(&client, &machine, end, &mut settings).await?;
+                let listening = Incoming::listen(&client, &at, &settings).await;
+                let listening = listening.map_err(|error| self.failed(&error))?;
+                port = listening
+                    .port()
+                    .await
+                    .map_err(|error| self.failed(&error))?;
+                listening
+            }
+        };
+        *incoming = Some(listening);
         match port {
             Some(port) => {
                 let uri = Endpoint::Tcp {
@@ -90,6 +100,22 @@ impl LocalHost {
             }
             None => Err(self.failure(format!("QEMU does not say where it waits for {vm}"))),
         }
+    }
+
+    /// Between hosts that know each other by certificates, their QEMUs do, too.
+    pub(super) async fn secure(
+        &self,
+        client: &Client,
+        machine: &Machine,
+        end: credentials::End<'_>,
+        settings: &mut Settings,
+    ) -> Result<(), HostError> {
+        let Some(files) = &self.config.tls else {
+            return Ok(());
+        };
+        let instance = &machine.directory;
+        let installed = credentials::install(client, instance, files, end, settings).await;
+        installed.map_err(|error| self.failed(&error))
     }
 
     fn migration_host(&self) -> String {
@@ -174,18 +200,42 @@ impl LocalHost {
             .map_err(|error| self.failed(&error))?;
         match machine.role() {
             Role::Incoming { operation: of } if of == *operation => {}
-            // Repeated after a lost answer.
-            Role::Own => return Ok(HostReply::Resumed { at_us: None }),
+            // Repeated after a lost answer, or a restart in the middle.
+            Role::Own => {
+                self.see_it_run(&machine).await?;
+                return Ok(HostReply::Resumed { at_us: None });
+            }
             Role::Incoming { .. } | Role::Crossed => {
                 return Err(self.failure(format!("{vm} does not wait here for {operation}")));
             }
         }
-        if let Some(incoming) = machine.incoming.lock().await.as_mut() {
+        let loaded = {
+            let mut incoming = machine.incoming.lock().await;
+            let unnamed = Endpoint::Uri("the source".into());
             incoming
+                .get_or_insert_with(|| Incoming::attach(&client, &unnamed))
                 .finish(LOADING)
                 .await
-                .map_err(|error| self.failed(&error))?;
+        };
+        if let Err(error) = loaded {
+            let MigrateError::Failed { .. } = &error else {
+                return Err(self.failed(&error));
+            };
+            // It holds nothing that could ever run.
+            let how = chain(&error);
+            self.end(&machine).await?;
+            return Err(HostError::Gone {
+                host: self.config.host.clone(),
+                vm: vm.clone(),
+                ran: false,
+                how,
+            });
         }
+        // Before it runs: a QEMU that ends while it is `Incoming` has never run the VM. One that
+        // is found stopped is run by this call's repetition.
+        machine
+            .set_role(Role::Own)
+            .map_err(|error| self.failed(&error))?;
         let mut events = client.subscribe();
         client
             .execute(commands::cont {})
@@ -195,10 +245,6 @@ impl LocalHost {
             (event.name == "RESUME").then_some(event.timestamp)
         });
         let at_us = resumed.await.ok().flatten().as_ref().map(micros);
-        // Whoever reads the role after a crash in between finds a VM that runs: it is its own.
-        machine
-            .set_role(Role::Own)
-            .map_err(|error| self.failed(&error))?;
         info!(%vm, %operation, "VM has arrived and runs");
         Ok(HostReply::Resumed { at_us })
     }

@@ -1,35 +1,32 @@
-//! Who has which HCA, and what operations have reserved. In memory: after a restart it is rebuilt
-//! from the records of the VMs.
+//! Who has which HCA, and what operations have reserved. Who has what is in memory: after a restart
+//! it is rebuilt from the records of the VMs and from the operations under way.
 
 use std::collections::BTreeMap;
 
-use crate::config::{ByteSize, HcaName, HostConfig, VmName, VmSpec};
-use crate::operation::OperationId;
-
-/// What an operation has reserved on this host.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct Reservation {
-    /// VMs that are to come.
-    pub vms: Vec<VmSpec>,
-    /// HCAs that they get.
-    pub hcas: BTreeMap<VmName, HcaName>,
-}
+use super::reservations::Reservations;
+use crate::config::{ByteSize, HcaName, HostConfig, VmName};
 
 /// Claims on what a host has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Claims {
     /// HCAs that VMs have, plugged or about to be.
     pub held: BTreeMap<HcaName, VmName>,
     /// By operation.
-    pub reserved: BTreeMap<OperationId, Reservation>,
+    pub reserved: Reservations,
 }
 
 impl Claims {
+    /// Nobody has anything but what is reserved.
+    pub fn new(reserved: Reservations) -> Self {
+        let held = BTreeMap::new();
+        Self { held, reserved }
+    }
+
     /// HCAs that nobody has or is to get.
     pub fn free_hcas(&self, config: &HostConfig) -> Vec<HcaName> {
         let reserved = |hca: &HcaName| {
             self.reserved
-                .values()
+                .iter()
                 .any(|reservation| reservation.hcas.values().any(|h| h == hca))
         };
         let names = config.hcas.iter().map(|hca| hca.name());
@@ -47,6 +44,12 @@ impl Claims {
             .map(|(hca, _)| hca.clone())
     }
 
+    /// Whether the VM is one that an operation under way brings here.
+    pub fn is_arriving(&self, vm: &VmName) -> bool {
+        let mut vms = self.reserved.iter().flat_map(|reserved| &reserved.vms);
+        vms.any(|spec| spec.name == *vm)
+    }
+
     /// The VM has none any more.
     pub fn release(&mut self, vm: &VmName) {
         self.held.retain(|_, holder| holder != vm);
@@ -56,7 +59,7 @@ impl Claims {
     pub fn reserved_memory(&self, started: impl Fn(&VmName) -> bool) -> ByteSize {
         let vms = self
             .reserved
-            .values()
+            .iter()
             .flat_map(|reservation| &reservation.vms);
         ByteSize(
             vms.filter(|vm| !started(&vm.name))

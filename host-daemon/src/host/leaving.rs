@@ -13,18 +13,22 @@ use super::LocalHost;
 use super::arriving::{micros, settings};
 use super::machine::{Machine, Role};
 use crate::api::error::chain;
-use crate::config::VmName;
+use crate::config::{HostName, VmName};
 use crate::operation::effects::{CopyStatus, Crossing, HostError, HostReply};
+use crate::vm::credentials;
 
 /// Interval at which QEMU is asked for numbers; changes of state come by themselves.
 const NUMBERS: Duration = Duration::from_millis(100);
 /// For a cancel to take effect.
 const CANCELLING: Duration = Duration::from_secs(30);
+/// How errors name the other end of a copy that an earlier daemon began.
+const EARLIER: &str = "the destination of an earlier daemon";
 
 impl LocalHost {
     pub(super) async fn start_copy(
         &self,
         vm: &VmName,
+        to: &HostName,
         uri: String,
         downtime_ms: u64,
         bandwidth: u64,
@@ -41,6 +45,8 @@ impl LocalHost {
         settings.await_stop = true;
         settings.downtime_limit = Some(Duration::from_millis(downtime_ms));
         settings.max_bandwidth = Some(bandwidth);
+        let end = credentials::End::Client(to);
+        self.secure(&client, &machine, end, &mut settings).await?;
         let started = Outgoing::start(&client, &Endpoint::Uri(uri), &settings, NUMBERS).await;
         let outgoing = started.map_err(|error| self.failed(&error))?;
         *machine.outgoing() = Some(Arc::new(outgoing));
@@ -118,12 +124,12 @@ impl LocalHost {
         if progress.is_over() || progress.status == Status::none {
             return Ok(None);
         }
-        let to = Endpoint::Uri("the destination of an earlier daemon".into());
+        let to = Endpoint::Uri(EARLIER.into());
         let attached = Outgoing::attach(&client, &to, NUMBERS).await;
         attached.map(Some).map_err(|error| self.failed(&error))
     }
 
-    async fn see_it_run(&self, machine: &Machine) -> Result<(), HostError> {
+    pub(super) async fn see_it_run(&self, machine: &Machine) -> Result<(), HostError> {
         let client = machine
             .client()
             .await
@@ -140,7 +146,11 @@ impl LocalHost {
 
     /// Lets a VM cross and waits until it has, or runs here again.
     pub(super) async fn cross(&self, vm: &VmName, limit_ms: u64) -> Result<HostReply, HostError> {
-        let (machine, outgoing) = self.outgoing_of(vm)?;
+        let machine = self.machine(vm)?;
+        if machine.role() == Role::Crossed {
+            return Ok(crossed(None));
+        }
+        let outgoing = self.copy_of(&machine).await?;
         let before = outgoing.progress().borrow().status;
         if before == Status::pre_switchover {
             outgoing
@@ -154,11 +164,7 @@ impl LocalHost {
                     .set_role(Role::Crossed)
                     .map_err(|error| self.failed(&error))?;
                 info!(%vm, "VM has crossed");
-                Crossing::Completed {
-                    downtime_ms: progress.downtime.map(millis),
-                    transferred: progress.transferred,
-                    passes: progress.passes,
-                }
+                return Ok(crossed(Some(&progress)));
             }
             Err(error @ (MigrateError::Failed { .. } | MigrateError::Cancelled { .. })) => {
                 self.see_it_run(&machine).await?;
@@ -172,6 +178,36 @@ impl LocalHost {
         Ok(HostReply::Crossed { crossing })
     }
 
+    /// The copy of a VM that is about to cross; if an earlier daemon began it, what has become of
+    /// it.
+    async fn copy_of(&self, machine: &Machine) -> Result<Arc<Outgoing>, HostError> {
+        let known = machine.outgoing().clone();
+        if let Some(outgoing) = known {
+            return Ok(outgoing);
+        }
+        let client = machine
+            .client()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let to = Endpoint::Uri(EARLIER.into());
+        let attached = Outgoing::attach(&client, &to, NUMBERS).await;
+        let outgoing = Arc::new(attached.map_err(|error| self.failed(&error))?);
+        *machine.outgoing() = Some(outgoing.clone());
+        Ok(outgoing)
+    }
+
+    /// Runs a VM that has crossed to a QEMU which ended before it ran: all of it is still here.
+    pub(super) async fn reclaim(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        machine
+            .set_role(Role::Own)
+            .map_err(|error| self.failed(&error))?;
+        machine.outgoing().take();
+        self.see_it_run(&machine).await?;
+        info!(%vm, "VM runs here again");
+        Ok(HostReply::Done)
+    }
+
     /// Ends the QEMU of a VM that has crossed.
     pub(super) async fn retire(&self, vm: &VmName) -> Result<HostReply, HostError> {
         let Some(machine) = self.machines().get(vm).cloned() else {
@@ -183,6 +219,17 @@ impl LocalHost {
         self.end(&machine).await?;
         self.forget_empty(&machine.spec.gang);
         Ok(HostReply::Done)
+    }
+}
+
+/// A VM has crossed; `None` if that was an earlier daemon's doing.
+fn crossed(progress: Option<&Progress>) -> HostReply {
+    HostReply::Crossed {
+        crossing: Crossing::Completed {
+            downtime_ms: progress.and_then(|progress| progress.downtime).map(millis),
+            transferred: progress.map_or(0, |progress| progress.transferred),
+            passes: progress.map_or(0, |progress| progress.passes),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::{GangName, HcaName, VmName, VmSpec};
 use crate::guest::AgentView;
 use crate::operation::Denial;
 use crate::operation::effects::HostError;
-use crate::vm::{Origin, hca};
+use crate::vm::{Instance, Origin, hca};
 
 /// How long a QEMU may take to end after each request to do so.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -33,9 +33,12 @@ impl LocalHost {
         }
         for instance in listing.instances {
             let vm = instance.vm().clone();
-            let directory = instance.files.directory().to_owned();
-            let role = match read_role(&directory) {
-                Ok(role) => role,
+            let role = match read_role(&instance) {
+                Ok(Some(role)) => role,
+                Ok(None) => {
+                    self.end_nobodys(instance).await;
+                    continue;
+                }
                 Err(error) => {
                     warn!(%vm, %error, "the VM's role cannot be read; nothing is done to it");
                     continue;
@@ -60,12 +63,29 @@ impl LocalHost {
             };
             info!(%vm, alive, ?role, "VM taken up");
             if alive && role == Role::Own {
-                self.gangs
-                    .attach(&machine.spec.gang, &vm, &self.config.host);
+                // One that came here by an operation under way is spoken to by that's coordinator.
+                if !self.claims().is_arriving(&vm) {
+                    self.gangs
+                        .attach(&machine.spec.gang, &vm, &self.config.host);
+                }
                 self.watch(machine);
             }
         }
         Ok(())
+    }
+
+    /// A QEMU that was started to wait, and whose daemon ended before it wrote down for whom: it
+    /// runs nothing, and will be started again if it is wanted.
+    async fn end_nobodys(&self, instance: Instance) {
+        let vm = instance.vm().clone();
+        let ended = match instance.stop(None, STOP_GRACE).await {
+            Ok(()) => self.vms.clear(&instance).await,
+            Err(error) => Err(error.into()),
+        };
+        match ended {
+            Ok(()) => info!(%vm, "a QEMU that waited for nobody was ended"),
+            Err(error) => warn!(%vm, error = chain(&error), "a QEMU that waits for nobody is left"),
+        }
     }
 
     /// Starts a VM, plugs the HCA that it wants, and opens its guest channel.

@@ -10,8 +10,12 @@ use symvirt_qmp::{Client, commands};
 
 use crate::api::model::VmState;
 use crate::config::VmSpec;
+use crate::kept;
 use crate::operation::OperationId;
-use crate::vm::Instance;
+use crate::vm::{Instance, Origin};
+
+/// In the directory of the instance.
+const ROLE: &str = "role.json";
 
 /// What a QEMU is to this host. Kept on disk: whether a VM may be run here depends on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -96,13 +100,24 @@ impl Machine {
     /// # Errors
     /// Those of the file system; the role is as before, or as wanted.
     pub fn set_role(&self, role: Role) -> io::Result<()> {
-        write_role(&self.directory, &role)?;
+        kept::replace(&self.directory.join(ROLE), &role)?;
         *self.role.lock().unwrap_or_else(PoisonError::into_inner) = role;
         Ok(())
     }
 
     pub fn outgoing(&self) -> MutexGuard<'_, Option<Arc<Outgoing>>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How its QEMU ended, if it has.
+    pub fn ended(&self) -> Option<String> {
+        // While somebody works with it, nobody knows.
+        let instance = self.instance.try_lock().ok()?;
+        let gone = !instance.is_alive().unwrap_or(true);
+        gone.then(|| match instance.files.log_tail() {
+            silent if silent.is_empty() => "it was killed, or ended without a word".to_owned(),
+            log => log,
+        })
     }
 
     /// What its QEMU does.
@@ -131,23 +146,18 @@ impl Machine {
     }
 }
 
-/// Reads the role of an instance; one that was never written is that of a VM started here.
+/// Reads the role of an instance. One that was never written is that of a VM started here, unless
+/// it was started to wait: `None`, nobody knows for whom.
 ///
 /// # Errors
 /// Those of the file system, or that the file is not a role.
-pub(super) fn read_role(directory: &std::path::Path) -> io::Result<Role> {
-    match std::fs::read(directory.join("role.json")) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Role::Own),
+pub(super) fn read_role(instance: &Instance) -> io::Result<Option<Role>> {
+    match std::fs::read(instance.files.directory().join(ROLE)) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let own = instance.record().origin != Origin::Incoming;
+            Ok(own.then_some(Role::Own))
+        }
         Err(error) => Err(error),
     }
-}
-
-fn write_role(directory: &std::path::Path, role: &Role) -> io::Result<()> {
-    let new = directory.join("role.new");
-    let mut file = std::fs::File::create(&new)?;
-    io::Write::write_all(&mut file, &serde_json::to_vec(role)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, directory.join("role.json"))?;
-    std::fs::File::open(directory)?.sync_all()
 }

@@ -2,7 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`claims`] | who has which HCA, reservations of operations |
+//! | [`claims`] | who has which HCA |
+//! | [`reservations`] | what operations have reserved, on disk |
 //! | [`machine`] | one VM as the daemon holds it |
 //! | [`lifecycle`] | start, stop, list, and taking up again after a restart |
 //! | [`admission`] | whether VMs fit, before anything is changed |
@@ -17,6 +18,7 @@ mod claims;
 mod leaving;
 mod lifecycle;
 mod machine;
+mod reservations;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,13 +26,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 
 use crate::api::error::chain;
-use crate::config::{HostConfig, VmName};
+use crate::config::{HcaName, HostConfig, VmName};
 use crate::guest::Gangs;
 use crate::operation::Denial;
 use crate::operation::effects::{Host, HostCall, HostError, HostReply};
 use crate::vm::Vms;
 use claims::Claims;
-use machine::Machine;
+use machine::{Machine, Role};
+use reservations::Reservations;
 
 /// This host.
 pub struct LocalHost {
@@ -47,15 +50,42 @@ pub struct LocalHost {
 
 impl LocalHost {
     /// The host of `config`, with no VMs taken up yet; see [`LocalHost::take_up`].
-    pub fn new(config: Arc<HostConfig>, gangs: Arc<Gangs>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// Its reservations cannot be read.
+    pub fn new(config: Arc<HostConfig>, gangs: Arc<Gangs>) -> std::io::Result<Self> {
+        let reservations = Reservations::load(config.state_dir.join("reservations"))?;
+        Ok(Self {
             vms: Vms::new(&config),
             config,
             gangs,
             machines: Mutex::default(),
-            claims: Mutex::default(),
+            claims: Mutex::new(Claims::new(reservations)),
             admitting: tokio::sync::Mutex::default(),
             ended: tokio::sync::watch::Sender::new(false),
+        })
+    }
+
+    /// Whether the VM's QEMU is there. One that is not known here is nobody's loss.
+    fn look(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let Some(machine) = self.machines().get(vm).cloned() else {
+            return Ok(HostReply::Done);
+        };
+        match machine.ended() {
+            None => Ok(HostReply::Done),
+            Some(how) => Err(HostError::Gone {
+                host: self.config.host.clone(),
+                vm: vm.clone(),
+                ran: !matches!(machine.role(), Role::Incoming { .. }),
+                how,
+            }),
+        }
+    }
+
+    /// An operation of an earlier daemon has unplugged this HCA, and may plug it back.
+    pub fn keep_for(&self, vm: &VmName, hca: &HcaName) {
+        if self.machines().contains_key(vm) {
+            self.claims().held.insert(hca.clone(), vm.clone());
         }
     }
 
@@ -96,7 +126,8 @@ impl LocalHost {
             HostCall::StillWaits { operation, vm } => self.still_waits(&operation, &vm).await,
             HostCall::Discard { operation, vm } => self.discard(&operation, &vm).await,
             HostCall::Release { operation } => {
-                self.claims().reserved.remove(&operation);
+                let removed = self.claims().reserved.remove(&operation);
+                removed.map_err(|error| self.failed(&error))?;
                 Ok(HostReply::Done)
             }
             HostCall::Resume { operation, vm } => self.resume(&operation, &vm).await,
@@ -114,22 +145,33 @@ impl LocalHost {
             HostCall::Unplug { vm, limit_ms } => self.unplug(&vm, limit_ms).await,
             HostCall::StartCopy {
                 vm,
+                to,
                 uri,
                 downtime_ms,
                 bandwidth,
-            } => self.start_copy(&vm, uri, downtime_ms, bandwidth).await,
+            } => self.start_copy(&vm, &to, uri, downtime_ms, bandwidth).await,
             HostCall::CopyStatus { vm } => self.copy_status(&vm),
             HostCall::Pace { vm, bandwidth } => self.pace(&vm, bandwidth).await,
             HostCall::Stop { vm } => self.stop_for_crossing(&vm).await,
             HostCall::CancelCopy { vm } => self.cancel_copy(&vm).await,
             HostCall::Cross { vm, limit_ms } => self.cross(&vm, limit_ms).await,
             HostCall::Retire { vm } => self.retire(&vm).await,
+            HostCall::Reclaim { vm } => self.reclaim(&vm).await,
+            HostCall::Look { vm } => self.look(&vm),
         }
     }
 }
 
 impl Host for LocalHost {
     fn call(&self, call: HostCall) -> BoxFuture<'_, Result<HostReply, HostError>> {
-        Box::pin(self.answer(call))
+        Box::pin(async move {
+            let vm = call.vm().cloned();
+            let answer = self.answer(call).await;
+            // Why it was not done may be that nobody is there to do it.
+            match (answer, vm) {
+                (Err(error @ HostError::Failed { .. }), Some(vm)) => self.look(&vm).and(Err(error)),
+                (answer, _) => answer,
+            }
+        })
     }
 }

@@ -11,6 +11,7 @@ use super::journal::{Journal, JournalError, Record};
 use super::phase::Phase;
 use super::plan::Plan;
 use super::state::{Event, State, next};
+use crate::config::VmName;
 
 /// Carries out phases.
 pub trait Performer: Send + Sync {
@@ -18,6 +19,8 @@ pub trait Performer: Send + Sync {
     fn perform(&self, phase: Phase) -> BoxFuture<'_, Event>;
     /// The operation is to be undone: bring the running phase to its end soon, if it can be.
     fn interrupt(&self, phase: Phase);
+    /// VMs that were found to be no more, and why; each is told once.
+    fn take_lost(&self) -> Vec<(VmName, String)>;
     /// Milliseconds since 1970.
     fn now_ms(&self) -> u64;
     /// The state has changed, and the journal says so.
@@ -73,14 +76,16 @@ pub async fn drive(
         if let Event::Failed { reason } = &event {
             warn!(operation_id = %plan.id, %phase, reason, "phase failed");
         }
-        log.append(
-            Record::Outcome {
+        let lost = performer.take_lost().into_iter();
+        let lost = lost.map(|(vm, why)| Event::Lost { vm, why });
+        for event in lost.chain([event]) {
+            let record = Record::Outcome {
                 phase,
                 event: event.clone(),
-            },
-            performer.now_ms(),
-        )?;
-        state = next(plan, state, event);
+            };
+            log.append(record, performer.now_ms())?;
+            state = next(plan, state, event);
+        }
     }
     performer.entered(&state);
     Ok(state)

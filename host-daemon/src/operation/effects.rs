@@ -92,7 +92,9 @@ pub enum HostCall {
     StartCopy {
         /// Which VM.
         vm: VmName,
-        /// Where to.
+        /// The host that it goes to.
+        to: HostName,
+        /// Where QEMU waits there.
         uri: String,
         /// The downtime asked for, in milliseconds.
         downtime_ms: u64,
@@ -133,6 +135,40 @@ pub enum HostCall {
         /// Which VM.
         vm: VmName,
     },
+    /// Source: run a VM that has crossed, whose QEMU at the destination has ended before it ran.
+    Reclaim {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// See that the VM's QEMU is there: [`HostError::Gone`] if not.
+    Look {
+        /// Which VM.
+        vm: VmName,
+    },
+}
+
+impl HostCall {
+    /// The VM it is about, if it is about one.
+    pub fn vm(&self) -> Option<&VmName> {
+        match self {
+            Self::Admit { .. } | Self::Release { .. } | Self::Adopt { .. } => None,
+            Self::Prepare { vm, .. }
+            | Self::StillWaits { vm, .. }
+            | Self::Discard { vm, .. }
+            | Self::Resume { vm, .. }
+            | Self::Plug { vm, .. }
+            | Self::Unplug { vm, .. }
+            | Self::StartCopy { vm, .. }
+            | Self::CopyStatus { vm }
+            | Self::Pace { vm, .. }
+            | Self::Stop { vm }
+            | Self::CancelCopy { vm }
+            | Self::Cross { vm, .. }
+            | Self::Retire { vm }
+            | Self::Reclaim { vm }
+            | Self::Look { vm } => Some(vm),
+        }
+    }
 }
 
 /// Answer to a [`HostCall`].
@@ -242,6 +278,18 @@ pub enum HostError {
         /// Operation, operand, and why.
         reason: String,
     },
+    /// The VM's QEMU there has ended, and nobody can do what was asked of it.
+    #[error("host {host}: the QEMU of {vm} has ended: {how}")]
+    Gone {
+        /// Which host.
+        host: HostName,
+        /// Which VM.
+        vm: VmName,
+        /// Whether the VM may have run in it.
+        ran: bool,
+        /// What it printed last.
+        how: String,
+    },
 }
 
 /// A host, this one or a peer.
@@ -316,6 +364,13 @@ pub struct Standing {
     pub ranks: bool,
 }
 
+impl Standing {
+    /// Whether nothing is to be done to bring it there.
+    pub fn is_on(&self, to: Target) -> bool {
+        !self.held && self.interconnect == to
+    }
+}
+
 /// The guests of one gang.
 pub trait Guests: Send + Sync {
     /// Meets the agents of `vms` after an earlier coordinator, of this host or another, has died
@@ -357,6 +412,8 @@ pub trait Guests: Send + Sync {
     fn hand_over(&self) -> BoxFuture<'_, HandOver>;
     /// From now on the guest is reached on `host`.
     fn moved(&self, vm: &VmName, host: &HostName);
+    /// The VM is no more, and its ranks with it.
+    fn lost(&self, vm: &VmName);
 }
 
 /// Wall clock, for time stamps only; waits use tokio's clock.

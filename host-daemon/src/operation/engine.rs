@@ -8,22 +8,24 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::driver::drive;
-use super::effects::{Clock, Host};
+use super::effects::{Clock, Host, HostCall, HostError, HostReply};
 use super::journal::{Journal, JournalError, Record, Replayed, replay};
+use super::patient::Patient;
 use super::phase::Phase;
-use super::phases::{Crew, Measured, Shown};
+use super::phases::{Crew, Shown};
 use super::plan::{OperationId, Plan, Request};
-use super::state::State;
+use super::state::{Event, State, next};
 use super::validate::{Denied, Validated};
 use super::{Denial, Report};
 use crate::api::error::chain;
 use crate::api::model::{OperationInfo, Progress};
 use crate::config::{GangName, HostConfig, HostName};
-use crate::guest::Gangs;
+use crate::guest::{Gang, Gangs};
 use crate::host::LocalHost;
 use crate::peer::Peer;
 
@@ -74,8 +76,24 @@ impl Table {
     }
 }
 
+/// A host that an interrupted operation needs and that is no peer any more.
+struct Unknown(HostName);
+
+impl Host for Unknown {
+    fn call(&self, _call: HostCall) -> BoxFuture<'_, Result<HostReply, HostError>> {
+        let host = self.0.clone();
+        let reason = "it is no peer of this host any more: add its `[[peer]]` and restart symvirtd";
+        Box::pin(async move {
+            Err(HostError::Failed {
+                host,
+                reason: reason.into(),
+            })
+        })
+    }
+}
+
 impl Engine {
-    /// Reads the journals of earlier operations, and settles the one that was interrupted.
+    /// Reads the journals of earlier operations, and goes on with those that were interrupted.
     ///
     /// # Errors
     /// The directory of journals cannot be made or read, or a journal is damaged.
@@ -85,7 +103,7 @@ impl Engine {
         gangs: Arc<Gangs>,
         peers: BTreeMap<HostName, Arc<Peer>>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, JournalError> {
+    ) -> Result<Arc<Self>, JournalError> {
         let directory = config.state_dir.join("operations");
         let io = |verb| {
             let path = directory.clone();
@@ -123,17 +141,79 @@ impl Engine {
             directory,
             table,
         };
-        for mut replayed in interrupted {
-            replayed.state = engine.settle(&replayed.plan, replayed.state).await;
-            let id = &replayed.plan.id;
-            let phase = replayed.state.phase;
-            info!(operation_id = %id, %phase, "interrupted operation settled");
-            let mut journal = Journal::reopen(&engine.directory, id, replayed.records)?;
-            let report = Box::default();
-            journal.append(Record::Ended { phase, report }, engine.clock.now_ms())?;
-            engine.table().remember(&engine.config.host, replayed);
+        let engine = Arc::new(engine);
+        for replayed in interrupted {
+            engine.take_up(replayed)?;
         }
         Ok(engine)
+    }
+
+    /// Goes on with an operation that an earlier daemon began.
+    fn take_up(self: &Arc<Self>, replayed: Replayed) -> Result<(), JournalError> {
+        let plan = replayed.plan;
+        let phase = replayed.state.phase;
+        let mut journal = Journal::reopen(&self.directory, &plan.id, replayed.records)?;
+        let destination: Option<Arc<dyn Host>> = match &plan.request {
+            Request::Switch { .. } => None,
+            Request::Migrate { to, .. } => match self.peers.get(to) {
+                Some(peer) => Some(peer.clone()),
+                // No host can be asked anything: the call that needs it fails and says so.
+                None => Some(Arc::new(Unknown(to.clone()))),
+            },
+        };
+        let event = Event::Interrupted;
+        let record = Record::Outcome {
+            phase,
+            event: event.clone(),
+        };
+        journal.append(record, self.clock.now_ms())?;
+        let state = next(&plan, replayed.state, event);
+        info!(operation_id = %plan.id, %phase, "operation of an earlier daemon is taken up");
+        let gang = self.gangs.begin(plan.request.gang(), 0, plan.interconnect);
+        for vm in &plan.vms {
+            match &vm.source_hca {
+                Some(hca) if !state.has_arrived(&vm.vm) => self.host.keep_for(&vm.vm, hca),
+                _ => {}
+            }
+        }
+        for vm in plan.vms.iter().filter(|vm| state.has_arrived(&vm.vm)) {
+            if let Request::Migrate { to, .. } = &plan.request {
+                gang.attach(&vm.vm, to);
+            }
+        }
+        let crew = self.crew(plan, &state, destination, gang);
+        crew.take_up(&state);
+        let gang = crew.plan.request.gang().clone();
+        self.table().busy.insert(gang, crew.plan.id.clone());
+        self.launch(crew, journal, state);
+        Ok(())
+    }
+
+    fn crew(
+        &self,
+        plan: Plan,
+        state: &State,
+        destination: Option<Arc<dyn Host>>,
+        gang: Gang,
+    ) -> Crew {
+        let source: Arc<dyn Host> = self.host.clone();
+        let destination = match destination {
+            Some(peer) => Arc::new(Patient::new(peer)),
+            None => source.clone(),
+        };
+        let hosts = [source, destination];
+        Crew::new(plan, state, hosts, Arc::new(gang), self.clock.clone())
+    }
+
+    /// Starts to drive an operation, and shows it.
+    fn launch(self: &Arc<Self>, crew: Crew, journal: Journal, state: State) -> OperationInfo {
+        let info = self.info(&crew.plan, &crew.shown.borrow(), None);
+        let (cancel, cancelled) = watch::channel(false);
+        let (public, shown) = watch::channel(info.clone());
+        let entry = Entry { cancel, shown };
+        self.table().operations.insert(info.id.clone(), entry);
+        tokio::spawn(self.clone().run(crew, journal, state, cancelled, public));
+        info
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -190,43 +270,14 @@ impl Engine {
             }
         };
         let state = State::start(&plan);
-        let since_ms = self.clock.now_ms();
-        let progress = Progress {
-            interconnect: plan.ranks.then_some(plan.interconnect),
-            ..Progress::default()
-        };
-        let shown = Shown {
-            state: state.clone(),
-            since_ms,
-            progress,
-        };
-        let info = self.info(&plan, &shown, None);
-        let (cancel, cancelled) = watch::channel(false);
-        let (public, seen) = watch::channel(info.clone());
-        let entry = Entry {
-            cancel,
-            shown: seen,
-        };
-        self.table().operations.insert(plan.id.clone(), entry);
-        let mut measured = Measured::default();
-        measured.report.notes = notes;
-        let source: Arc<dyn Host> = self.host.clone();
-        let crew = Arc::new(Crew {
-            plan,
-            destination: destination.unwrap_or_else(|| source.clone()),
-            source,
-            guests: Arc::new(gang),
-            clock: self.clock.clone(),
-            shown: watch::channel(shown).0,
-            measured: Mutex::new(measured),
-        });
-        tokio::spawn(self.clone().run(crew, journal, state, cancelled, public));
-        Ok(info)
+        let crew = self.crew(plan, &state, destination, gang);
+        notes.into_iter().for_each(|note| crew.note(note));
+        Ok(self.launch(crew, journal, state))
     }
 
     async fn run(
         self: Arc<Self>,
-        crew: Arc<Crew>,
+        crew: Crew,
         mut journal: Journal,
         state: State,
         cancelled: watch::Receiver<bool>,
@@ -235,7 +286,7 @@ impl Engine {
         let plan = &crew.plan;
         info!(operation_id = %plan.id, request = %plan.request, "operation begins");
         let mut changes = crew.shown.subscribe();
-        let mut driving = Box::pin(drive(plan, state, &mut journal, crew.as_ref(), cancelled));
+        let mut driving = Box::pin(drive(plan, state, &mut journal, &crew, cancelled));
         let driven = loop {
             tokio::select! {
                 driven = &mut driving => break driven,
@@ -255,6 +306,7 @@ impl Engine {
             Err(error) => {
                 error!(operation_id = %plan.id, error = chain(&error), "journal");
                 let phase = shown.state.phase;
+                crew.stand_down(phase).await;
                 shown.state.reasons.push(format!(
                     "{}; stopped in phase {phase}: make room on the disk and restart symvirtd",
                     chain(&error)

@@ -6,7 +6,8 @@
 //!   └ crc32 of the rest of the line
 //! ```
 //!
-//! A record is appended and fsynced before [`Journal::append`] returns. A line that a crash cut
+//! Room for the whole journal is taken when it begins: a disk that fills up under an operation
+//! stops the next one, not this. A record is appended and fsynced before [`Journal::append`] returns. A line that a crash cut
 //! short is the last one and is ignored on reading; a damaged line before others is an error,
 //! because what follows it cannot be trusted.
 
@@ -21,6 +22,11 @@ use super::phase::Phase;
 use super::plan::{OperationId, Plan};
 use super::report::Report;
 use super::state::{Event, State, next};
+
+/// Bytes that the journal of an operation without VMs may need: some sixty records, with reasons.
+const ROOM: i64 = 128 << 10;
+/// The same for each VM: its plan, its part of the report, its fate.
+const ROOM_PER_VM: i64 = 8 << 10;
 
 /// Why the journal could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +118,37 @@ pub fn path_of(directory: &Path, id: &OperationId) -> PathBuf {
     directory.join(format!("{id}.journal"))
 }
 
+impl Replayed {
+    /// What a journal tells that holds nothing but a plan.
+    pub fn start(plan: Plan) -> Self {
+        let state = State::start(&plan);
+        Self {
+            plan,
+            state,
+            report: None,
+            last_ms: 0,
+            records: 1,
+        }
+    }
+
+    /// What it tells with another record after the plan; false for a second plan.
+    pub fn follow(&mut self, record: Record) -> bool {
+        match record {
+            Record::Planned { .. } => return false,
+            Record::Intent { .. } => {}
+            Record::Outcome { event, .. } => {
+                self.state = next(&self.plan, self.state.clone(), event);
+            }
+            Record::Ended { phase, report } => {
+                self.state.phase = phase;
+                self.report = Some(*report);
+            }
+        }
+        self.records += 1;
+        true
+    }
+}
+
 impl Journal {
     /// Begins the journal of `plan` in `directory`.
     ///
@@ -130,10 +167,16 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(wrap)?;
-        // The file's name has to survive a crash too.
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(wrap)?;
+        let room = ROOM + ROOM_PER_VM * i64::try_from(plan.vms.len()).unwrap_or(0);
+        let begun = reserve(&file, room).and_then(|()| {
+            // The file's name has to survive a crash too.
+            File::open(directory)?.sync_all()
+        });
+        if let Err(error) = begun {
+            // It holds nothing; if it stays, nothing reads anything into it.
+            std::fs::remove_file(&path).ok();
+            return Err(wrap(error));
+        }
         let mut journal = Self {
             path: path.clone(),
             file,
@@ -189,6 +232,16 @@ impl Journal {
     }
 }
 
+/// Takes blocks on the disk without making the file longer, where the file system can.
+fn reserve(file: &File, room: i64) -> std::io::Result<()> {
+    use nix::errno::Errno;
+    use nix::fcntl::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, room) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Reads a journal and replays its events. `None` for a journal without a plan: the daemon ended
 /// before anything was begun.
 ///
@@ -212,38 +265,16 @@ pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
                 line: index + 1,
             });
         };
-        match (line.record, &mut replayed) {
-            (Record::Planned { plan }, None) => {
-                let state = State::start(&plan);
-                let last_ms = line.at_ms;
-                replayed = Some(Replayed {
-                    plan,
-                    state,
-                    report: None,
-                    last_ms,
-                    records: 1,
-                });
-                continue;
-            }
-            (Record::Outcome { event, .. }, Some(known)) => {
-                known.state = next(&known.plan, known.state.clone(), event);
-            }
-            (Record::Ended { phase, report }, Some(known)) => {
-                known.state.phase = phase;
-                known.report = Some(*report);
-            }
-            (Record::Intent { .. }, Some(_)) => {}
-            (Record::Planned { .. }, Some(_)) | (_, None) => {
-                return Err(JournalError::Damaged {
-                    path: path.to_owned(),
-                    line: index + 1,
-                });
-            }
-        }
-        if let Some(known) = &mut replayed {
-            known.last_ms = line.at_ms;
-            known.records = index as u64 + 1;
-        }
+        let damaged = || JournalError::Damaged {
+            path: path.to_owned(),
+            line: index + 1,
+        };
+        let known = match (&mut replayed, line.record) {
+            (None, Record::Planned { plan }) => replayed.insert(Replayed::start(plan)),
+            (Some(known), record) => known.follow(record).then_some(known).ok_or_else(damaged)?,
+            (None, _) => return Err(damaged()),
+        };
+        known.last_ms = line.at_ms;
     }
     Ok(replayed)
 }
@@ -332,5 +363,36 @@ mod tests {
             replay(&path),
             Err(JournalError::Damaged { line: 2, .. })
         ));
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_under_a_journal_does_not_stop_it() {
+        // A file system of its own, in a mount namespace of this thread.
+        let separate = std::thread::spawn(|| {
+            use nix::mount::{MsFlags, mount};
+            use nix::sched::{CloneFlags, unshare};
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none: Option<&str> = None;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(none, "/", none, private, none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let small = Some("size=1m");
+            mount(none, dir.path(), Some("tmpfs"), MsFlags::empty(), small).unwrap();
+            let mut journal = Journal::create(dir.path(), &plan(), 5).unwrap();
+            let fill = |name| std::fs::write(dir.path().join(name), vec![0; 2 << 20]);
+            assert!(fill("full").is_err(), "the disk is not full");
+            for at_ms in 0..100 {
+                let phase = Phase::Prepare;
+                journal.append(Record::Intent { phase }, at_ms).unwrap();
+            }
+            let mut next = plan();
+            next.id = OperationId::nth(&"a".parse().unwrap(), 4);
+            let refused = Journal::create(dir.path(), &next, 5);
+            assert!(matches!(refused, Err(JournalError::Io { .. })));
+            assert!(!path_of(dir.path(), &next.id).exists());
+            drop(journal);
+            nix::mount::umount(dir.path()).unwrap();
+        });
+        separate.join().unwrap();
     }
 }

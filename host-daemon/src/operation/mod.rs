@@ -17,6 +17,7 @@
 //! | [`engine`] | the operations of this host |
 //! | [`driver`] | the loop between them |
 //! | [`phases`] | what each phase does |
+//! | [`patient`] | a peer that may be restarting |
 //! | [`effects`] | the traits that stand for hosts, guests and the clock |
 //! | [`report`] | what was measured |
 
@@ -25,10 +26,10 @@ pub mod driver;
 pub mod effects;
 pub mod engine;
 pub mod journal;
+pub mod patient;
 pub mod phase;
 pub mod phases;
 pub mod plan;
-mod recover;
 pub mod report;
 pub mod state;
 #[cfg(test)]

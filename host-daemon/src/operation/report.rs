@@ -61,6 +61,23 @@ pub struct VmReport {
     pub after: Option<Traffic>,
 }
 
+impl VmReport {
+    /// Of a VM on `host`, with nothing measured yet.
+    pub fn new(vm: VmName, host: Option<HostName>) -> Self {
+        Self {
+            vm,
+            host,
+            bytes: 0,
+            passes: 0,
+            downtime_ms: None,
+            stopped_ms: None,
+            waited_ms: 0.0,
+            before: None,
+            after: None,
+        }
+    }
+}
+
 /// Bytes that a guest's interfaces counted since they appeared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Traffic {

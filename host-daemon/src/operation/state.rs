@@ -20,7 +20,7 @@
 //!
 //! Phases that a plan does not need are passed over (no HCA: nothing to leave, unplug or plug).
 //! Entering `SwitchOver` is the point of no return: from there on no state of the left side is
-//! reachable. A cancel is noted at once and acted on when the running phase has said how it ended,
+//! reachable. If the daemon ends in a phase, the next one begins that phase again. A cancel is noted at once and acted on when the running phase has said how it ended,
 //! because a switch of transports that has passed its own point of no return does complete. If such
 //! a switch breaks (a rank dies), the others have changed over: going back, they are taken back.
 //!
@@ -62,6 +62,15 @@ pub enum Event {
     },
     /// Somebody wants the operation undone.
     CancelRequested,
+    /// The daemon ended in this phase, and the next one begins it again.
+    Interrupted,
+    /// A QEMU that held the only copy of a VM has ended.
+    Lost {
+        /// The VM.
+        vm: VmName,
+        /// How, and what it printed last.
+        why: String,
+    },
 }
 
 /// All that is known about an operation's progress.
@@ -79,6 +88,15 @@ pub struct State {
     pub stuck: bool,
     /// The job runs on, or will run on, less than it was to have.
     pub lesser: bool,
+    /// VMs that were let cross and run at the source again.
+    #[serde(default)]
+    pub stayed: BTreeSet<VmName>,
+    /// VMs of which it is not known where they run.
+    #[serde(default)]
+    pub unknown: BTreeSet<VmName>,
+    /// VMs that are no more: the job is lost, and nobody waits for them.
+    #[serde(default)]
+    pub lost: BTreeSet<VmName>,
 }
 
 impl State {
@@ -96,7 +114,18 @@ impl State {
             reasons: Vec::new(),
             stuck: false,
             lesser: false,
+            stayed: BTreeSet::new(),
+            unknown: BTreeSet::new(),
+            lost: BTreeSet::new(),
         }
+    }
+
+    /// Whether the VM runs at the destination, as far as is known.
+    pub fn has_arrived(&self, vm: &VmName) -> bool {
+        self.done.contains(&Phase::SwitchOver)
+            && ![&self.stayed, &self.unknown, &self.lost]
+                .iter()
+                .any(|others| others.contains(vm))
     }
 
     /// All reasons in one line.
@@ -113,6 +142,16 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
     match event {
         Event::CancelRequested => {
             state.cancelled |= state.phase.can_cancel();
+            state
+        }
+        // Every phase can be begun again: what it had done it finds done.
+        Event::Interrupted => state,
+        Event::Lost { vm, why } => {
+            state
+                .reasons
+                .push(format!("{vm} is lost, and the job with it: {why}"));
+            state.stuck = true;
+            state.lost.insert(vm);
             state
         }
         Event::Completed => {
@@ -145,6 +184,9 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
             }
             state.lesser |= !stayed.is_empty();
             state.stuck |= !unknown.is_empty();
+            state.stayed.extend(stayed.into_iter().map(|(vm, _)| vm));
+            state.unknown.extend(unknown.into_iter().map(|(vm, _)| vm));
+            state.done.insert(state.phase);
             state.phase = match state.phase {
                 Phase::SwitchOver if plan.holds() => Phase::RebuildFallback,
                 Phase::SwitchOver => Phase::CleanUp,
@@ -161,7 +203,7 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         return roll_back(plan, state);
     }
     match state.phase {
-        Phase::Switch => Phase::Done,
+        Phase::Switch => ended(state, Phase::Done),
         Phase::Prepare if plan.holds() => Phase::Hold,
         Phase::Prepare if plan.leaves_hca() => Phase::LeaveHca,
         Phase::Prepare if plan.unplugs() => Phase::CheckHolders,
@@ -196,7 +238,7 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
 fn after_failure(plan: &Plan, state: &mut State) -> Phase {
     match state.phase {
         // A switch of transports fails without effect.
-        Phase::Switch => Phase::RolledBack,
+        Phase::Switch => ended(state, Phase::RolledBack),
         Phase::Prepare | Phase::LeaveHca | Phase::Hold | Phase::CheckHolders | Phase::Copy => {
             roll_back(plan, state)
         }

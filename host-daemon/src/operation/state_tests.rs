@@ -55,6 +55,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Completed),
         2 => Just(Event::Failed { reason: "it broke".into() }),
         1 => Just(Event::CancelRequested),
+        1 => Just(Event::Interrupted),
+        1 => Just(Event::Lost { vm: "vm1".parse().unwrap(), why: "it broke".into() }),
         2 => any::<bool>().prop_map(|settled| Event::Broke { reason: "it broke".into(), settled }),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(stayed, unknown)| {
             let some = |wanted: bool| {
@@ -109,7 +111,7 @@ proptest! {
         plan in plan(),
         mut events in proptest::collection::vec(event(), 60),
     ) {
-        // Cancels do not move an operation, everything else does.
+        // Cancels, restarts and losses do not move an operation, everything else does.
         events.extend((0..30).map(|_| Event::Completed));
         let last = walk(&plan, &events).pop().unwrap();
         prop_assert!(last.phase.is_terminal(), "{last:?}");

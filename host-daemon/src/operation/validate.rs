@@ -182,7 +182,9 @@ impl Engine {
             Err(HostError::Unreachable { host, reason }) => {
                 Err(Denial::Unreachable { host, reason }.into())
             }
-            Err(error @ HostError::Failed { .. }) => Err(Denied::Host(error)),
+            Err(error @ (HostError::Failed { .. } | HostError::Gone { .. })) => {
+                Err(Denied::Host(error))
+            }
         }
     }
 

@@ -255,6 +255,7 @@ fn limit(call: &HostCall) -> Duration {
         HostCall::Admit { .. }
         | HostCall::Release { .. }
         | HostCall::CopyStatus { .. }
+        | HostCall::Look { .. }
         | HostCall::Pace { .. }
         | HostCall::Stop { .. } => ANSWER_LIMIT,
         HostCall::Prepare { .. }
@@ -264,6 +265,7 @@ fn limit(call: &HostCall) -> Duration {
         | HostCall::Plug { .. }
         | HostCall::StartCopy { .. }
         | HostCall::CancelCopy { .. }
+        | HostCall::Reclaim { .. }
         | HostCall::Retire { .. } => WORK_LIMIT,
     }
 }

@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use super::hca::Plugged;
 use super::process::ProcessIdentity;
 use super::tap::TapName;
 use crate::config::{VmName, VmSpec};
+use crate::kept;
 
 /// How long QEMU may take to greet on a monitor that nobody else holds.
 const MONITOR_LIMIT: Duration = Duration::from_secs(30);
@@ -348,18 +349,7 @@ fn process_by_pid_file(files: &Files) -> io::Result<Option<ProcessIdentity>> {
 
 /// Writes a record so that a crash leaves the old one or the new one.
 pub(super) fn write(path: &Path, record: &Record) -> Result<(), InstanceError> {
-    let replace = || -> io::Result<()> {
-        let new = path.with_extension("new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(directory) => fs::File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    replace().map_err(|source| InstanceError::Write {
+    kept::replace(path, record).map_err(|source| InstanceError::Write {
         path: path.to_owned(),
         source,
     })

@@ -22,6 +22,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`credentials`] | TLS of the streams between QEMUs |
 //! | [`command_line`] | QEMU's arguments, a pure function |
 //! | [`instance`] | what is recorded of an instance, and its files |
 //! | [`process`] | a process that is not ours to wait for |
@@ -31,6 +32,7 @@
 //! | [`hca`] | plug and unplug an HCA |
 
 pub mod command_line;
+pub mod credentials;
 pub mod hca;
 pub mod instance;
 pub mod process;

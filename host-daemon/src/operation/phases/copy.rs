@@ -48,7 +48,7 @@ type Copies = Vec<(VmName, CopyStatus)>;
 impl Crew {
     pub(super) async fn copy(&self) -> Outcome {
         let limits = *self.plan.limits();
-        self.start_copies().await?;
+        self.begin_copies().await?;
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = Pace::new(limits.bandwidth);
@@ -170,16 +170,20 @@ impl Crew {
         .map(|_| ())
     }
 
-    async fn start_copies(&self) -> Outcome {
+    pub(super) async fn start_copies(&self) -> Outcome {
         let limits = self.plan.limits();
-        let uris = self.measured().uris.clone();
-        let mut vms = self.plan.vms.iter();
-        if let Some(vm) = vms.find(|vm| !uris.contains_key(&vm.vm)) {
-            return Err(format!("{}: no destination waits for it", vm.vm));
+        let known = self.measured().uris.len();
+        if known < self.plan.vms.len() {
+            // An earlier daemon knew them.
+            self.wait_at_destination().await?;
         }
+        let uris = self.measured().uris.clone();
+        let to = self.destination_name().cloned();
+        let to = to.ok_or("the request names no host to copy to")?;
         self.each(&self.source, self.plan.vms.iter(), |vm| {
             HostCall::StartCopy {
                 vm: vm.vm.clone(),
+                to: to.clone(),
                 uri: uris[&vm.vm].clone(),
                 downtime_ms: limits.downtime_ms,
                 bandwidth: limits.bandwidth,
@@ -235,12 +239,7 @@ impl Crew {
         self.note(format!(
             "the VMs were stopped in vain, and copied anew: {late} took too long for the rest"
         ));
-        let cancel = |vm: &VmPlan| HostCall::CancelCopy { vm: vm.vm.clone() };
-        self.each(&self.source, self.plan.vms.iter(), cancel)
-            .await?;
-        self.discard_at_destination(self.plan.vms.iter()).await?;
-        self.wait_at_destination().await?;
-        self.start_copies().await
+        self.copy_anew().await
     }
 
     pub(super) async fn cancel_copy(&self) -> Outcome {

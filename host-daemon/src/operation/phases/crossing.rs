@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A destination runs only after its source has completed. If that cannot be found out, the VM is
-//! reported as unknown and not touched.
+//! reported as unknown and not touched. A QEMU that ends decides: if the source's does, the
+//! destination runs what it has in whole; if the destination's does before it ran, the source, which
+//! still has everything, runs again.
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 use super::Crew;
 use crate::api::error::chain;
 use crate::config::VmName;
-use crate::operation::effects::{Crossing, HostCall, HostReply};
+use crate::operation::effects::{Crossing, HostCall, HostError, HostReply};
 use crate::operation::plan::VmPlan;
 use crate::operation::state::Event;
 
@@ -33,6 +35,7 @@ enum Fate {
     Arrived,
     Stayed(String),
     Unknown(String),
+    Lost(String),
 }
 
 impl Crew {
@@ -44,10 +47,8 @@ impl Crew {
         for (vm, fate) in join_all(crossings).await {
             match fate {
                 Fate::Arrived => {}
-                Fate::Stayed(why) => {
-                    self.measured().stayed.insert(vm.clone());
-                    stayed.push((vm, why));
-                }
+                Fate::Stayed(why) => stayed.push((vm, why)),
+                Fate::Lost(how) => self.lose(&vm, &how),
                 Fate::Unknown(what) => unknown.push((vm, what)),
             }
         }
@@ -108,6 +109,7 @@ impl Crew {
                 crossing: Crossing::Stayed { reason },
             }) => Fate::Stayed(reason),
             Ok(_) => Fate::Unknown("the source's answer is not understood".into()),
+            Err(HostError::Gone { how, .. }) => self.arrive_alone(plan, how).await,
             Err(error) => Fate::Unknown(format!(
                 "{}; `symvirt vm list` on {} shows it: `migrated` means that the destination may \
                  run it",
@@ -133,6 +135,8 @@ impl Crew {
                     self.arrived(vm, self.destination_name().cloned(), &reply);
                     return Fate::Arrived;
                 }
+                Err(HostError::Gone { ran: true, how, .. }) => return Fate::Lost(how),
+                Err(HostError::Gone { how, .. }) => return self.reclaim(plan, how).await,
                 Err(error) if begin.elapsed() > ASKING => break chain(&error),
                 Err(_) => {}
             }
@@ -148,6 +152,36 @@ impl Crew {
              `symvirt vm list`, and if {vm} is paused there, \
              `symvirt vm resume {vm} --source-is-stopped`"
         ))
+    }
+
+    /// The source's QEMU has ended: the VM is what the destination has of it.
+    async fn arrive_alone(&self, plan: &VmPlan, how: String) -> Fate {
+        let call = HostCall::Resume {
+            operation: self.plan.id.clone(),
+            vm: plan.vm.clone(),
+        };
+        match self.destination.call(call).await {
+            Ok(reply) => {
+                self.arrived(&plan.vm, self.destination_name().cloned(), &reply);
+                Fate::Arrived
+            }
+            Err(HostError::Unreachable { host, reason }) => Fate::Unknown(format!(
+                "its source has ended ({how}), and {host} does not answer: {reason}; on {host}, \
+                 `symvirt vm list`, and if {vm} is paused there, \
+                 `symvirt vm resume {vm} --source-is-stopped`",
+                vm = plan.vm
+            )),
+            Err(_) => Fate::Lost(how),
+        }
+    }
+
+    /// The destination's QEMU has ended before it ran: the source has everything.
+    async fn reclaim(&self, plan: &VmPlan, how: String) -> Fate {
+        let vm = plan.vm.clone();
+        match self.source.call(HostCall::Reclaim { vm }).await {
+            Ok(_) => Fate::Stayed(format!("the QEMU that waited for it has ended: {how}")),
+            Err(error) => Fate::Lost(format!("{how}; then: {}", chain(&error))),
+        }
     }
 
     fn arrived(&self, vm: &VmName, host: Option<crate::config::HostName>, reply: &HostReply) {

@@ -48,7 +48,7 @@ impl Crew {
     /// Nobody may hold a verbs device that is about to go.
     pub(super) async fn check_holders(&self) -> Outcome {
         self.doing("asking the guests who holds their verbs devices");
-        let with = |vm: &&VmPlan| vm.source_hca.is_some();
+        let with = |vm: &&VmPlan| vm.source_hca.is_some() && !self.is_lost(&vm.vm);
         let mut asked: Vec<_> = self
             .plan
             .vms
@@ -160,7 +160,7 @@ impl Crew {
             ));
             let mut seen: Option<(Vec<String>, Instant)> = None;
             let mut ask = Asked::now(self, &vm.vm);
-            loop {
+            while !self.is_lost(&vm.vm) {
                 let report = self.guests.devices(&vm.vm);
                 match report.as_ref().and_then(active_gids) {
                     Some(gids) => match &seen {

@@ -7,27 +7,32 @@
 //! | [`devices`] | CheckHolders, Unplug, Plug, AwaitLink and their ways back |
 //! | [`copy`] | Copy, CancelCopy |
 //! | [`crossing`] | SwitchOver |
+//!
+//! [`vms`] asks hosts about many VMs at a time, [`resume`] takes up what an earlier daemon began,
+//! [`counters`] reads what the guests' devices carried.
 
 mod copy;
+mod counters;
 mod crossing;
 mod devices;
 mod prepare;
+mod resume;
 mod transport;
+mod vms;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::driver::Performer;
-use super::effects::{Clock, Guests, Host, HostCall, HostReply};
+use super::effects::{Clock, Guests, Host, Standing};
 use super::phase::Phase;
-use super::plan::{Plan, Request, Target, VmPlan};
-use super::report::{PhaseTime, Report, Traffic, VmReport};
+use super::plan::{Plan, Request, Target};
+use super::report::{PhaseTime, Report, VmReport};
 use super::state::{Event, State};
-use crate::api::error::chain;
 use crate::api::model::{Progress, VmProgress};
 use crate::config::{HostName, VmName};
 
@@ -49,6 +54,36 @@ pub struct Crew {
     pub measured: Mutex<Measured>,
 }
 
+impl Crew {
+    /// Of an operation in `state`.
+    pub fn new(
+        plan: Plan,
+        state: &State,
+        [source, destination]: [Arc<dyn Host>; 2],
+        guests: Arc<dyn Guests>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let progress = Progress {
+            interconnect: plan.ranks.then_some(plan.interconnect),
+            ..Progress::default()
+        };
+        let shown = Shown {
+            state: state.clone(),
+            since_ms: clock.now_ms(),
+            progress,
+        };
+        Self {
+            plan,
+            source,
+            destination,
+            guests,
+            clock,
+            shown: watch::channel(shown).0,
+            measured: Mutex::default(),
+        }
+    }
+}
+
 /// What is shown of a running operation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Shown {
@@ -67,10 +102,14 @@ pub struct Measured {
     pub report: Report,
     /// Where the stream of each VM goes.
     pub uris: BTreeMap<VmName, String>,
-    /// VMs that were let cross and run at the source again.
-    pub stayed: BTreeSet<VmName>,
     /// When each VM stopped for its switchover, by its host's clock.
     pub stopped_at_us: BTreeMap<VmName, u64>,
+    /// The operation was begun by an earlier daemon, and the gang was not heard since.
+    unmet: bool,
+    /// What it was found on.
+    met: Option<Standing>,
+    /// VMs that are no more, which the journal does not say yet.
+    lost: Vec<(VmName, String)>,
     /// VMs that run at the destination, whose guest channels have not followed yet.
     arrived: Vec<(VmName, HostName)>,
     /// When they may.
@@ -78,9 +117,6 @@ pub struct Measured {
     began: Option<Instant>,
     phase_began: Option<(Phase, u64, Instant)>,
 }
-
-/// For the guests' reports, while the job runs: a busy emulated guest takes seconds.
-const COUNTERS: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A phase's failure: what an operator reads.
 type Outcome = Result<(), String>;
@@ -113,7 +149,8 @@ impl Crew {
         self.progress(|progress| progress.doing = what.into());
     }
 
-    fn note(&self, note: impl Into<String>) {
+    /// Adds a note to the report.
+    pub fn note(&self, note: impl Into<String>) {
         self.measured().report.notes.push(note.into());
     }
 
@@ -149,77 +186,6 @@ impl Crew {
         );
     }
 
-    /// Calls `host` for each VM of `vms` at the same time; all failures, in one sentence.
-    async fn each<'a>(
-        &self,
-        host: &Arc<dyn Host>,
-        vms: impl Iterator<Item = &'a VmPlan>,
-        call: impl Fn(&VmPlan) -> HostCall,
-    ) -> Result<Vec<(VmName, HostReply)>, String> {
-        let calls = vms.map(|vm| {
-            let call = host.call(call(vm));
-            async move { (vm.vm.clone(), call.await) }
-        });
-        let mut replies = Vec::new();
-        let mut failures = Vec::new();
-        for (vm, reply) in join_all(calls).await {
-            match reply {
-                Ok(reply) => replies.push((vm, reply)),
-                Err(error) => failures.push(format!("{vm}: {}", chain(&error))),
-            }
-        }
-        if failures.is_empty() {
-            Ok(replies)
-        } else {
-            Err(failures.join("; "))
-        }
-    }
-
-    /// The guest's counters, if its agent has told them.
-    fn traffic(&self, vm: &VmName) -> Option<Traffic> {
-        let report = self.guests.devices(vm)?;
-        let mut traffic = Traffic {
-            verbs_devices: report.verbs.len(),
-            ..Traffic::default()
-        };
-        for (received, sent) in report
-            .verbs
-            .iter()
-            .flat_map(|device| &device.ports)
-            .filter_map(|port| port.bytes)
-        {
-            traffic.verbs = traffic.verbs.saturating_add(received).saturating_add(sent);
-        }
-        for netdev in report.netdevs.iter().filter(|netdev| !netdev.hca) {
-            let (received, sent) = netdev.bytes;
-            traffic.netdevs = traffic
-                .netdevs
-                .saturating_add(received)
-                .saturating_add(sent);
-        }
-        Some(traffic)
-    }
-
-    /// Asks all agents for their guests' counters, and waits a moment for them.
-    async fn fresh_counters(&self) {
-        if !self.plan.ranks {
-            return;
-        }
-        for vm in &self.plan.vms {
-            self.guests.ask_devices(&vm.vm);
-        }
-        let deadline = Instant::now() + COUNTERS;
-        let missing = || {
-            self.plan
-                .vms
-                .iter()
-                .any(|vm| self.guests.devices(&vm.vm).is_none())
-        };
-        while missing() && Instant::now() < deadline {
-            tokio::time::sleep(COUNTERS / 500).await;
-        }
-    }
-
     /// The report, at the end.
     pub fn take_report(&self) -> Report {
         let interconnect = self.shown.borrow().progress.interconnect;
@@ -235,6 +201,7 @@ impl Crew {
 
     async fn run(&self, phase: Phase) -> Result<(), Trouble> {
         self.settle().await;
+        self.meet(phase).await;
         match phase {
             Phase::Switch => self.switch_in_place().await?,
             Phase::Prepare => self.prepare().await?,
@@ -283,7 +250,11 @@ impl Performer for Crew {
             if phase == Phase::SwitchOver {
                 return self.cross().await;
             }
-            match self.run(phase).await {
+            let done = tokio::select! {
+                done = self.run(phase) => done,
+                () = self.watch(phase) => Ok(()),
+            };
+            match done {
                 Ok(()) => Event::Completed,
                 Err(Trouble::Failed(reason)) => Event::Failed { reason },
                 Err(Trouble::Broke { reason, settled }) => Event::Broke { reason, settled },
@@ -295,6 +266,10 @@ impl Performer for Crew {
         if matches!(phase, Phase::Switch | Phase::LeaveHca | Phase::Hold) {
             self.guests.abort();
         }
+    }
+
+    fn take_lost(&self) -> Vec<(VmName, String)> {
+        std::mem::take(&mut self.measured().lost)
     }
 
     fn now_ms(&self) -> u64 {

@@ -14,17 +14,11 @@ impl Crew {
         self.fresh_counters().await;
         for vm in &self.plan.vms {
             let before = self.traffic(&vm.vm);
-            self.measured().report.vms.push(VmReport {
-                vm: vm.vm.clone(),
-                host: Some(vm.source.clone()),
-                bytes: 0,
-                passes: 0,
-                downtime_ms: None,
-                stopped_ms: None,
-                waited_ms: 0.0,
-                before,
-                after: None,
-            });
+            let mut entry = VmReport::new(vm.vm.clone(), Some(vm.source.clone()));
+            entry.before = before;
+            let mut measured = self.measured();
+            measured.report.vms.retain(|known| known.vm != vm.vm);
+            measured.report.vms.push(entry);
         }
         self.check_strangers()?;
         self.doing("starting the destination's QEMUs");
@@ -83,19 +77,9 @@ impl Crew {
             let after = self.traffic(&vm.vm);
             self.vm_report(&vm.vm, |entry| entry.after = after);
         }
-        let moved: Vec<_> = {
-            let measured = self.measured();
-            let arrived = |vm: &VmPlan| {
-                let entry = measured.report.vms.iter().find(|entry| entry.vm == vm.vm);
-                entry.and_then(|entry| entry.host.as_ref()) == self.destination_name()
-            };
-            self.plan
-                .vms
-                .iter()
-                .filter(|vm| arrived(vm))
-                .cloned()
-                .collect()
-        };
+        let state = self.shown.borrow().state.clone();
+        let moved = self.plan.vms.iter().filter(|vm| state.has_arrived(&vm.vm));
+        let moved: Vec<_> = moved.cloned().collect();
         let retired = self
             .each(&self.source, moved.iter(), |vm| HostCall::Retire {
                 vm: vm.vm.clone(),
@@ -110,8 +94,8 @@ impl Crew {
                 )
             });
         // Not those of which it is unknown where they run: theirs may be the only copy.
-        let stayed = self.measured().stayed.clone();
-        let left_waiting = self.plan.vms.iter().filter(|vm| stayed.contains(&vm.vm));
+        let stayed = |vm: &&VmPlan| state.stayed.contains(&vm.vm);
+        let left_waiting = self.plan.vms.iter().filter(stayed);
         let discarded = self.discard_at_destination(left_waiting).await;
         if moved.len() == self.plan.vms.len() {
             self.hand_over().await;

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{Crew, Trouble};
-use crate::operation::effects::{Left, SwitchFailure, Switched};
+use crate::operation::effects::{Left, Standing, SwitchFailure, Switched};
 use crate::operation::phase::Phase;
 use crate::operation::plan::{Request, Target};
 use crate::operation::report::SwitchReport;
@@ -19,13 +19,22 @@ impl Crew {
     pub(super) async fn switch(&self, phase: Phase, to: Target) -> Result<(), Trouble> {
         self.doing(format!("the job runs; its ranks build {to} transports"));
         let began = Instant::now();
-        let switched = self.guests.switch(to, self.plan.limits().switch()).await;
+        let limit = self.plan.limits().switch();
+        let switched = match self.take_met() {
+            Some(met) if met.is_on(to) => return self.found(to),
+            Some(Standing { held: true, .. }) => self.guests.rebuild(to, limit).await,
+            _ => self.guests.switch(to, limit).await,
+        };
         self.count(phase, Some(to), began, switched)
     }
 
     pub(super) async fn hold(&self) -> Result<(), Trouble> {
         self.doing("the job's ranks drain, stop and let go of their transports");
         let began = Instant::now();
+        if self.take_met().is_some_and(|met| met.held) {
+            self.progress(|progress| progress.interconnect = None);
+            return Ok(());
+        }
         let held = self.guests.hold(self.plan.limits().switch()).await;
         self.count(Phase::Hold, None, began, held)
     }
@@ -35,8 +44,19 @@ impl Crew {
             "the job stands still; its ranks build {to} transports"
         ));
         let began = Instant::now();
-        let rebuilt = self.guests.rebuild(to, self.plan.limits().switch()).await;
+        let limit = self.plan.limits().switch();
+        let rebuilt = match self.take_met() {
+            Some(met) if met.is_on(to) => return self.found(to),
+            Some(Standing { held: false, .. }) => self.guests.switch(to, limit).await,
+            _ => self.guests.rebuild(to, limit).await,
+        };
         self.count(phase, Some(to), began, rebuilt)
+    }
+
+    /// An earlier daemon has brought the gang there.
+    fn found(&self, to: Target) -> Result<(), Trouble> {
+        self.progress(|progress| progress.interconnect = Some(to));
+        Ok(())
     }
 
     /// What held ranks get in the end.

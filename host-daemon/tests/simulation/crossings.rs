@@ -1,11 +1,8 @@
-//! Whole operations in a simulated world, under tokio's paused clock: every fault at every effect,
-//! a cancel at every record of the journal.
-#![allow(clippy::unwrap_used)] // A test that fails may panic.
+//! Whole operations: every fault at every effect, a cancel at every record of the journal.
 
-mod simulated;
-
-use simulated::{Fault, Job, Place, Setting, Source, Vm, check, run};
 use symvirt_host::operation::{Mode, Phase};
+
+use super::simulated::{Fault, Job, Place, Setting, Source, Vm, check, run};
 
 #[tokio::test(start_paused = true)]
 async fn without_faults_every_crossing_is_done() {

@@ -9,30 +9,53 @@ use symvirt_host::operation::Target;
 use symvirt_host::operation::effects::{Guests, HandOver, Left, Standing, SwitchFailure, Switched};
 use symvirt_protocol::agent::{DeviceReport, Holder, VerbsDevice, VerbsPort};
 
-use super::world::{Destination, Fault, Job, Verdict, World};
+use super::faults::{Fault, Verdict};
+use super::world::{Destination, Job, World};
 
 pub struct SimulatedGuests {
     world: Arc<Mutex<World>>,
+    /// The daemon that asks.
+    incarnation: usize,
 }
 
 type Outcome<'a> = BoxFuture<'a, Result<Switched, SwitchFailure>>;
 
 impl SimulatedGuests {
     pub fn new(world: Arc<Mutex<World>>) -> Self {
-        Self { world }
+        let incarnation = world.lock().unwrap().incarnation;
+        Self { world, incarnation }
     }
 
     fn become_job(&self, wanted: Job, needs: fn(Job) -> bool) -> Outcome<'_> {
         Box::pin(async move {
             let verdict = {
                 let mut world = self.world.lock().unwrap();
+                let ended = world.incarnation != self.incarnation;
+                let verdict = if ended { None } else { Some(world.effect()) };
                 assert!(world.ranks, "no rank is there to be switched");
-                assert!(needs(world.job), "{wanted:?} asked for in {:?}", world.job);
-                world.aborted = false;
-                world.effect()
+                assert!(
+                    ended || needs(world.job),
+                    "{wanted:?} asked for in {:?}",
+                    world.job
+                );
+                if !ended {
+                    world.aborted = false;
+                    world.switching = Some(wanted);
+                }
+                if let Some(Verdict::CrashBefore(crash)) = verdict {
+                    world.crash(crash);
+                }
+                verdict
             };
             tokio::time::sleep(Duration::from_millis(20)).await;
+            self.if_alive().await;
             let mut world = self.world.lock().unwrap();
+            world.switching = None;
+            if let Some(Verdict::CrashAfter(crash)) = verdict {
+                world.job = wanted;
+                world.crash(crash);
+            }
+            let verdict = verdict.unwrap_or(Verdict::Normal);
             if verdict == Verdict::Refuse {
                 return Err(SwitchFailure::Aborted("injected veto".into()));
             }
@@ -51,6 +74,15 @@ impl SimulatedGuests {
             }
             Ok(Switched { stalls: Vec::new() })
         })
+    }
+}
+
+impl SimulatedGuests {
+    /// Returns only to a daemon that has not ended.
+    async fn if_alive(&self) {
+        if self.world.lock().unwrap().incarnation != self.incarnation {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -101,7 +133,7 @@ impl Guests for SimulatedGuests {
         let there = &world.vms[vm];
         let plugged = match there.destination {
             Destination::Running => there.hca_at_destination,
-            Destination::None | Destination::Waiting => there.hca_at_source,
+            Destination::None | Destination::Waiting | Destination::Dead(_) => there.hca_at_source,
         };
         let rank = Holder {
             pid: 7,
@@ -159,9 +191,12 @@ impl Guests for SimulatedGuests {
     }
 
     fn moved(&self, vm: &VmName, _host: &HostName) {
-        assert_eq!(
-            self.world.lock().unwrap().vms[vm].destination,
-            Destination::Running
-        );
+        let there = self.world.lock().unwrap().vms[vm].destination;
+        assert!(matches!(
+            there,
+            Destination::Running | Destination::Dead(true)
+        ));
     }
+
+    fn lost(&self, _vm: &VmName) {}
 }

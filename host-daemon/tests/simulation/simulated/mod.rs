@@ -1,0 +1,270 @@
+//! Two hosts and a gang that exist only in memory, with the rules of the real ones: what breaks a
+//! rule there panics here.
+
+mod faults;
+mod guests;
+mod host;
+mod world;
+
+use std::sync::{Arc, Mutex};
+
+use symvirt_host::operation::driver::{Log, drive};
+use symvirt_host::operation::effects::{Clock, Guests, Host};
+use symvirt_host::operation::journal::{JournalError, Record, Replayed};
+use symvirt_host::operation::patient::Patient;
+use symvirt_host::operation::phases::Crew;
+use symvirt_host::operation::state::{Event, next};
+use symvirt_host::operation::{Limits, Mode, OperationId, Plan, Report, Request, State, Target};
+use symvirt_host::operation::{Phase, VmPlan};
+use tokio::sync::watch;
+
+pub use faults::{Crash, Fault, Faults, Moment, Side};
+pub use guests::SimulatedGuests;
+pub use host::SimulatedHost;
+pub use world::{Job, Place, Source, Vm, World};
+
+/// What a test starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub mode: Mode,
+    pub ranks: bool,
+    pub source_hca: bool,
+    pub destination_hca: bool,
+}
+
+impl Setting {
+    /// Every combination.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for mode in [Mode::Live, Mode::Hold] {
+            for bits in 0..8 {
+                let bit = |n: u8| bits & (1 << n) != 0;
+                let (ranks, source_hca, destination_hca) = (bit(0), bit(1), bit(2));
+                all.push(Self {
+                    mode,
+                    ranks,
+                    source_hca,
+                    destination_hca,
+                });
+            }
+        }
+        all
+    }
+
+    pub fn plan(&self) -> Plan {
+        let host = "a".parse().unwrap();
+        let vm = |n: usize| VmPlan {
+            vm: format!("vm{n}").parse().unwrap(),
+            source: "a".parse().unwrap(),
+            source_hca: self.source_hca.then(|| format!("hca{n}").parse().unwrap()),
+            destination_hca: self
+                .destination_hca
+                .then(|| format!("hca{n}").parse().unwrap()),
+        };
+        Plan {
+            id: OperationId::nth(&host, 1),
+            request: Request::Migrate {
+                gang: "job".parse().unwrap(),
+                to: "b".parse().unwrap(),
+                mode: self.mode,
+                limits: Limits::default(),
+            },
+            vms: vec![vm(1), vm(2)],
+            ranks: self.ranks,
+            interconnect: Target::Native,
+            planned_ms: 0,
+        }
+    }
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now_ms(&self) -> u64 {
+        0
+    }
+}
+
+/// The journal in memory, which outlives the daemons that write it.
+#[derive(Default)]
+struct Kept {
+    records: Vec<Record>,
+    cancel_at: Option<usize>,
+}
+
+/// The journal as one daemon has it open: can ask for a cancel as it takes a record, or end the
+/// daemon.
+struct Memory {
+    kept: Arc<Mutex<Kept>>,
+    cancel: watch::Sender<bool>,
+    world: Arc<Mutex<World>>,
+    incarnation: usize,
+}
+
+impl Log for Memory {
+    fn append(&mut self, record: Record, _at_ms: u64) -> Result<(), JournalError> {
+        let mut world = self.world.lock().unwrap();
+        if world.incarnation != self.incarnation {
+            return Ok(());
+        }
+        let mut kept = self.kept.lock().unwrap();
+        let n = kept.records.len();
+        if kept.cancel_at == Some(n) {
+            self.cancel.send_replace(true);
+        }
+        let crash = world.faults.take_crash_at_record(n);
+        if crash.is_none_or(|(_, written)| written) {
+            kept.records.push(record);
+        }
+        if let Some((crash, _)) = crash {
+            world.crash(crash);
+        }
+        Ok(())
+    }
+}
+
+/// How a simulated operation ended.
+pub struct Ended {
+    pub state: State,
+    pub report: Report,
+    pub records: usize,
+    pub world: World,
+    pub faults: Faults,
+}
+
+/// Runs an operation in a world with faults, or with a cancel at a record of its journal. A daemon
+/// that ends is followed by another, which goes on as [`symvirt_host::operation::Engine`] does.
+pub async fn run(setting: Setting, faults: impl Into<Faults>, cancel_at: Option<usize>) -> Ended {
+    let plan = setting.plan();
+    let faults = faults.into();
+    let world = Arc::new(Mutex::new(World::new(&plan, faults.clone())));
+    let crashed = world.lock().unwrap().crashed.clone();
+    let kept = Arc::new(Mutex::new(Kept {
+        records: Vec::new(),
+        cancel_at,
+    }));
+    loop {
+        let daemon = Incarnation::start(&plan, &world, &kept);
+        tokio::select! {
+            (state, report) = daemon.run() => {
+                let (world, kept) = (world.lock().unwrap().clone(), kept.lock().unwrap());
+                return Ended { state, report, records: kept.records.len(), world, faults };
+            }
+            () = crashed.notified() => {}
+        }
+    }
+}
+
+/// One life of the coordinating daemon.
+struct Incarnation {
+    crew: Crew,
+    state: State,
+    log: Memory,
+    cancelled: watch::Receiver<bool>,
+}
+
+impl Incarnation {
+    fn start(plan: &Plan, world: &Arc<Mutex<World>>, kept: &Arc<Mutex<Kept>>) -> Self {
+        let mut replayed = Replayed::start(plan.clone());
+        for record in &kept.lock().unwrap().records {
+            replayed.follow(record.clone());
+        }
+        let (cancel, cancelled) = watch::channel(false);
+        let incarnation = world.lock().unwrap().incarnation;
+        let mut log = Memory {
+            kept: kept.clone(),
+            cancel,
+            world: world.clone(),
+            incarnation,
+        };
+        let mut state = replayed.state;
+        let restarted = incarnation > 0;
+        if restarted && !state.phase.is_terminal() {
+            let (phase, event) = (state.phase, Event::Interrupted);
+            log.append(
+                Record::Outcome {
+                    phase,
+                    event: event.clone(),
+                },
+                0,
+            )
+            .unwrap();
+            state = next(plan, state, event);
+        }
+        let host = |name: &str| -> Arc<dyn Host> {
+            Arc::new(SimulatedHost::new(name.parse().unwrap(), world.clone()))
+        };
+        let hosts: [Arc<dyn Host>; 2] = [host("a"), Arc::new(Patient::new(host("b")))];
+        let guests: Arc<dyn Guests> = Arc::new(SimulatedGuests::new(world.clone()));
+        let crew = Crew::new(plan.clone(), &state, hosts, guests, Arc::new(Stopped));
+        if restarted {
+            crew.take_up(&state);
+        }
+        Self {
+            crew,
+            state,
+            log,
+            cancelled,
+        }
+    }
+
+    async fn run(mut self) -> (State, Report) {
+        let plan = self.crew.plan.clone();
+        let driven = drive(&plan, self.state, &mut self.log, &self.crew, self.cancelled);
+        let state = driven.await.unwrap();
+        (state, self.crew.take_report())
+    }
+}
+
+/// What must hold however an operation ended.
+pub fn check(setting: Setting, ended: &Ended, what: &str) {
+    let Ended { state, world, .. } = ended;
+    let context = format!(
+        "{what}, {setting:?}: {:?} {:?}",
+        state.phase,
+        state.reason()
+    );
+    assert!(state.phase.is_terminal(), "{context}");
+    let told = state.phase == Phase::NeedsOperator;
+    let dies = |fault: &Fault| matches!(fault, Fault::Dies(..));
+    let killed = ended.faults.0.iter().any(dies);
+    for (vm, place) in world.places() {
+        match place {
+            Place::Unresumed | Place::Standing => assert!(told, "{vm} runs nowhere; {context}"),
+            Place::Lost => {
+                assert!(killed, "{vm} is lost; {context}");
+                // A QEMU may end when nobody will ask for it any more.
+                let late = world.effects() - world.died_at < 2 * world.vms.len() + 2;
+                assert!(told || late, "{vm} is lost, and nobody says so; {context}");
+            }
+            Place::Source | Place::Destination => {}
+        }
+    }
+    if setting.ranks && world.job == Job::Held {
+        assert!(told, "the job stands still; {context}");
+    }
+    match state.phase {
+        Phase::RolledBack | Phase::Done if killed => {}
+        Phase::RolledBack => {
+            assert!(
+                world.places().all(|(_, place)| place == Place::Source),
+                "{context}"
+            );
+            assert!(world.hcas_are_at_source(setting.source_hca), "{context}");
+            if setting.ranks {
+                assert_eq!(world.job, Job::Native, "{context}");
+            }
+        }
+        Phase::Done => {
+            assert!(
+                world.places().all(|(_, place)| place == Place::Destination),
+                "{context}"
+            );
+            assert!(world.handed_over, "{context}");
+        }
+        Phase::Degraded | Phase::NeedsOperator => {
+            assert!(state.reason().is_some(), "{context}");
+        }
+        _ => unreachable!("terminal"),
+    }
+}

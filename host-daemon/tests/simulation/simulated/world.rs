@@ -1,0 +1,215 @@
+//! The state of the simulated hosts and guests, and its rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use symvirt_host::config::VmName;
+use symvirt_host::operation::Plan;
+use tokio::sync::Notify;
+
+use super::faults::{Crash, Fault, Faults, Side, Verdict};
+
+/// Where a VM runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    Source,
+    Destination,
+    /// Everything is at the destination, which was not told to run it.
+    Unresumed,
+    /// It stands at the source, before its switchover.
+    Standing,
+    /// The QEMU that had it has ended.
+    Lost,
+}
+
+/// What the ranks do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    Native,
+    Fallback,
+    Held,
+}
+
+/// The source's QEMU of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    Running,
+    /// Percent that is left, and whether it is stopped.
+    Copying(u32, bool),
+    Ready,
+    Completed,
+    /// Ended by us.
+    Gone,
+    /// Ended by itself; whether the VM had crossed.
+    Dead(bool),
+}
+
+/// The destination's QEMU of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    None,
+    Waiting,
+    Running,
+    /// Ended by itself; whether it had run.
+    Dead(bool),
+}
+
+#[derive(Clone, Debug)]
+pub struct Vm {
+    pub source: Source,
+    pub destination: Destination,
+    pub hca_at_source: bool,
+    pub hca_at_destination: bool,
+    /// How often it is stopped before it sends its rest in time.
+    pub lingers: usize,
+}
+
+impl Vm {
+    fn place(&self) -> Place {
+        match (self.source, self.destination) {
+            (Source::Running | Source::Copying(..), Destination::Running) => {
+                panic!("a VM runs twice")
+            }
+            (Source::Running | Source::Copying(..), _) => Place::Source,
+            (_, Destination::Running) => Place::Destination,
+            (_, Destination::Dead(true)) => Place::Lost,
+            (Source::Ready, _) => Place::Standing,
+            (Source::Completed | Source::Dead(true), Destination::Waiting) => Place::Unresumed,
+            // The source has all of it still.
+            (Source::Completed, Destination::Dead(false)) => Place::Unresumed,
+            (Source::Dead(_) | Source::Gone | Source::Completed, _) => Place::Lost,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub vms: BTreeMap<VmName, Vm>,
+    pub job: Job,
+    /// The switch of transports that is under way.
+    pub switching: Option<Job>,
+    pub ranks: bool,
+    pub handed_over: bool,
+    /// The point of no return was passed.
+    pub crossed: bool,
+    pub aborted: bool,
+    /// Which daemon coordinates; those before have ended.
+    pub incarnation: usize,
+    /// Told when it ends.
+    pub crashed: Arc<Notify>,
+    pub faults: Faults,
+    /// The effect at which a QEMU died.
+    pub died_at: usize,
+    crossings: usize,
+    effects: usize,
+}
+
+impl World {
+    pub fn new(plan: &Plan, faults: Faults) -> Self {
+        let vm = |hca: bool| Vm {
+            source: Source::Running,
+            destination: Destination::None,
+            hca_at_source: hca,
+            hca_at_destination: false,
+            lingers: 0,
+        };
+        let mut vms: BTreeMap<_, _> = plan
+            .vms
+            .iter()
+            .map(|p| (p.vm.clone(), vm(p.source_hca.is_some())))
+            .collect();
+        if let (Some(times), Some(second)) = (faults.lingers(), vms.values_mut().nth(1)) {
+            second.lingers = times;
+        }
+        Self {
+            vms,
+            job: Job::Native,
+            switching: None,
+            ranks: plan.ranks,
+            handed_over: false,
+            crossed: false,
+            aborted: false,
+            incarnation: 0,
+            crashed: Arc::default(),
+            faults,
+            died_at: 0,
+            crossings: 0,
+            effects: 0,
+        }
+    }
+
+    /// Counts an effect and says what becomes of it.
+    pub fn effect(&mut self) -> Verdict {
+        self.effects += 1;
+        if let Some((side, vm)) = self.faults.dies(self.effects) {
+            self.died_at = self.effects;
+            self.die(side, vm);
+        }
+        self.faults.verdict(self.effects)
+    }
+
+    /// The QEMU of a VM ends by itself.
+    fn die(&mut self, side: Side, vm: usize) {
+        let Some(vm) = self.vms.values_mut().nth(vm) else {
+            return;
+        };
+        match side {
+            Side::Source => {
+                vm.source = match vm.source {
+                    Source::Gone => Source::Gone,
+                    now => Source::Dead(now == Source::Completed),
+                }
+            }
+            Side::Destination => {
+                vm.destination = match vm.destination {
+                    Destination::None => Destination::None,
+                    now => Destination::Dead(now == Destination::Running),
+                }
+            }
+        }
+    }
+
+    /// The coordinating daemon ends; what it had begun with the ranks they end by themselves.
+    pub fn crash(&mut self, crash: Crash) {
+        self.incarnation += 1;
+        if let Some(job) = self.switching.take().filter(|_| crash.forward) {
+            self.job = job;
+        }
+        self.crashed.notify_one();
+    }
+
+    /// Counts a VM that is let cross, and says whether it arrives.
+    pub fn arrives(&mut self) -> bool {
+        self.crossings += 1;
+        !self.faults.has(Fault::Stays(self.crossings))
+    }
+
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.has(fault)
+    }
+
+    /// Effects so far.
+    pub fn effects(&self) -> usize {
+        self.effects
+    }
+
+    pub fn places(&self) -> impl Iterator<Item = (&VmName, Place)> {
+        self.vms.iter().map(|(name, vm)| (name, vm.place()))
+    }
+
+    pub fn hcas_are_at_source(&self, wanted: bool) -> bool {
+        self.vms
+            .values()
+            .all(|vm| vm.hca_at_source == wanted && !vm.hca_at_destination)
+    }
+
+    /// The kernel's rule: an unplug under a rank that uses the HCA kills the job.
+    pub fn see_job_survives_unplug(&self, vm: &VmName) {
+        let uses = self.ranks && self.job == Job::Native;
+        let there = self.vms[vm].hca_at_source;
+        assert!(
+            !(uses && there),
+            "the HCA of {vm} is unplugged while ranks use it"
+        );
+    }
+}
