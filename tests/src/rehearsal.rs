@@ -176,7 +176,7 @@ impl Rehearsal {
     }
 
     /// In every `count`th switch the coordinator is replaced by one that knows nothing but what the
-    /// agent remembers, each time a millisecond later than the one before.
+    /// agent remembers, after a time of any order of magnitude.
     pub fn forget_every(mut self, count: u64) -> Self {
         self.forget_every = Some(count);
         self

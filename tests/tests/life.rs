@@ -107,7 +107,7 @@ fn cancelled_switches_leave_no_trace() {
     }
 }
 
-/// It dies 0, 1, 2 … ms after the beginning of a switch: in whatever step that is. The next one
+/// It dies milliseconds to tenths of a second after the beginning of a switch: in any step. The next one
 /// undoes what nobody has carried out, and goes on with the rest.
 #[test]
 fn a_job_outlives_its_coordinator_in_the_middle_of_switches() {
@@ -118,11 +118,12 @@ fn a_job_outlives_its_coordinator_in_the_middle_of_switches() {
         ("windows", "both"),
     ] {
         let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
-        let rehearsal = rehearsal.order(order).forget_every(1);
-        let job = mpirun(2, program, &["--seconds", "4"], &[]);
+        let rehearsal = rehearsal.order(order).forget_every(2);
+        let job = mpirun(2, program, &["--seconds", "6"], &[]);
         let (outcome, report) = rehearse(program, &rehearsal, &job);
-        judge(program, &outcome, &report, FEWEST);
-        assert!(report.forgotten >= FEWEST, "{program}: {report:?}");
+        // Many are undone, and so a busy machine does not bring many to their end.
+        judge(program, &outcome, &report, FEWEST / 3);
+        assert!(report.forgotten >= FEWEST / 2, "{program}: {report:?}");
         let undone = |reason: &&String| reason.contains("coordinator was lost");
         let undone = report.abandoned.iter().filter(undone).count();
         println!(

@@ -139,8 +139,10 @@ impl Gang {
         memories: Vec<(GuestId, RoundMemory)>,
         effects: &mut Vec<Effect>,
     ) {
-        let aims = memories.iter().filter_map(|(_, m)| m.interconnect.clone());
-        let aim = aims.last().unwrap_or_else(|| self.interconnect.clone());
+        let mut aims = memories.iter().filter_map(|(_, m)| m.interconnect.clone());
+        let aim = aims
+            .next_back()
+            .unwrap_or_else(|| self.interconnect.clone());
         let mut round = Round::new(found.epoch, aim, found.order);
         let mut died = Vec::new();
         let mut known = BTreeSet::new();

@@ -43,6 +43,8 @@ const FIRST_SWITCH: Duration = Duration::from_millis(50);
 /// Cancellations, and losses of memory, go through the first moments of a switch in steps like this.
 const CANCEL_STEP: Duration = Duration::from_millis(1);
 const CANCEL_STEPS: u64 = 60;
+/// Times after which a coordinator forgets, each half as long again as the one before.
+const OBLIVION_STEPS: u64 = 16;
 /// How often the job's processes are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time for connections to end after the job has.
@@ -73,8 +75,8 @@ pub struct Args {
     /// switches must leave no trace either
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub cancel_every: Option<u64>,
-    /// Also let the coordinator forget everything in every COUNTth attempt, each a little later
-    /// than the one before: another one learns from the agent where the switch stands
+    /// Also let the coordinator forget everything in every COUNTth attempt, sooner or later:
+    /// another one learns from the agent where the switch stands
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), hide = true)]
     pub forget_every: Option<u64>,
     /// Longest wait for the ranks in one phase of a switch
@@ -227,7 +229,7 @@ async fn perform(
             let item = &items[number % items.len()];
             stage.switch(item, args.order.of_switch(number))?;
             cancel_at = pace.interruption(args.cancel_every, now);
-            forget_at = pace.interruption(args.forget_every, now);
+            forget_at = pace.oblivion(args.forget_every, now);
         }
         if cancel_at.is_some_and(|at| at <= now) {
             cancel_at = None;
@@ -330,11 +332,19 @@ impl Pace {
         usize::try_from(stage.record.done()).ok()
     }
 
-    /// When the attempt that begins now is to be cancelled, or forgotten.
+    /// When the attempt that begins now is to be cancelled.
     fn interruption(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
         let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
         let step = u32::try_from(self.attempts / every % CANCEL_STEPS).ok()?;
         Some(now + CANCEL_STEP * step)
+    }
+
+    /// When its coordinator is to forget it: after a time of any order of magnitude, since a late
+    /// step of it may come after milliseconds, or, on a busy machine, tenths of a second.
+    fn oblivion(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
+        let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
+        let step = i32::try_from(self.attempts / every % OBLIVION_STEPS).ok()?;
+        Some(now + CANCEL_STEP.mul_f64(1.5_f64.powi(step)))
     }
 
     /// When [`Pace::due`] may have something to say again.
