@@ -201,6 +201,7 @@ async fn serve_peers(
     info!(host = %config.host, address = %listener.address(), "listening for peers");
     let service = api::peers::router(daemon).into_make_service_with_connect_info::<PeerIdentity>();
     tokio::select! {
+        () = tls.keep_fresh() => Ok(()),
         served = axum::serve(listener, service).into_future() => served.map_err(DaemonError::Serve),
         () = until(stopped) => Ok(()),
     }

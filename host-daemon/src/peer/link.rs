@@ -199,7 +199,7 @@ impl Peer {
             stream.set_nodelay(true).map_err(failed)?;
             let name = ServerName::try_from(self.name.to_string())
                 .map_err(|error| failed(io::Error::other(error)))?;
-            let connector = TlsConnector::from(self.tls.client.clone());
+            let connector = TlsConnector::from(self.tls.client());
             let stream =
                 connector.connect(name, stream).await.map_err(|error| {
                     match tls_reason(&error) {

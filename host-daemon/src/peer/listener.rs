@@ -36,9 +36,8 @@ impl TlsListener {
     pub async fn bind(address: SocketAddr, tls: &Tls, peers: Vec<HostName>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let acceptor = TlsAcceptor::from(tls.server.clone());
         let (sender, ready) = mpsc::channel(BACKLOG);
-        let accepting = tokio::spawn(accept_all(listener, acceptor, peers, sender));
+        let accepting = tokio::spawn(accept_all(listener, tls.clone(), peers, sender));
         Ok(Self {
             ready,
             address,
@@ -55,7 +54,7 @@ impl Drop for TlsListener {
 
 async fn accept_all(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: Tls,
     peers: Vec<HostName>,
     ready: mpsc::Sender<(TlsStream<TcpStream>, PeerIdentity)>,
 ) {
@@ -69,7 +68,8 @@ async fn accept_all(
                 continue;
             }
         };
-        let (acceptor, peers, ready) = (acceptor.clone(), peers.clone(), ready.clone());
+        let acceptor = TlsAcceptor::from(tls.server());
+        let (peers, ready) = (peers.clone(), ready.clone());
         tokio::spawn(async move {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%from, %error, "set TCP_NODELAY");
