@@ -50,6 +50,12 @@ enum Command {
         #[arg(default_value_t = 60)]
         minutes: u64,
     },
+    /// Daemons and QEMUs killed in every phase of crossings, until the time is over
+    Faults {
+        /// For how long
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+    },
     /// Remove what `up` made, and what crashed runs left
     Down,
 }
@@ -110,6 +116,7 @@ fn run() -> anyhow::Result<bool> {
         }
         Command::Shell { place } => shell(&place),
         Command::Soak { minutes } => scenario::soak(Duration::from_secs(60 * minutes)),
+        Command::Faults { minutes } => scenario::faults(Duration::from_secs(60 * minutes)),
         Command::Down => {
             println!("removed {} test bed(s)", ledger::remove_all()?);
             Ok(true)

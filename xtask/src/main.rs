@@ -33,6 +33,7 @@ cargo xtask setup                   install by apt what is missing (the others d
 cargo xtask soak --minutes N        every program with every MPI, switched all the time; a table
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
+cargo xtask soak faults [--minutes N]  daemons and QEMUs killed in every phase of crossings
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench switch --guests   the same in guests, between verbs and TCP
 cargo xtask bench stall             a live move beside a plain migration of the same VMs
@@ -61,6 +62,10 @@ fn run() -> anyhow::Result<ExitCode> {
         ["demo"] => lab(prepared()?, &words),
         ["soak", "crossings", rest @ ..] => {
             let words: Vec<&str> = ["soak"].iter().chain(rest).copied().collect();
+            lab(prepared()?, &words)
+        }
+        ["soak", "faults", rest @ ..] => {
+            let words: Vec<&str> = ["faults"].iter().chain(rest).copied().collect();
             lab(prepared()?, &words)
         }
         ["soak", rest @ ..] => {

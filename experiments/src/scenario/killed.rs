@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use symvirt_host::api::model::VmState;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use symvirt_host::api::model::{VmInfo, VmState};
 use symvirt_host::operation::Phase;
 
 use super::{Bed, expect_verified};
-use crate::crossing::{Crossing, Order, cross};
+use crate::crossing::{Order, cross};
 use crate::lab::host::Host;
 use crate::traffic::Transport;
 
-const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// What a supervisor takes to start a daemon again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -28,6 +30,8 @@ pub(super) enum Victim {
     Coordinator,
     /// The daemon of the host that it goes to.
     Destination,
+    /// A QEMU that waits there for its VM.
+    WaitingQemu,
 }
 
 /// One crossing in which somebody is killed.
@@ -38,6 +42,21 @@ pub(super) struct Kill {
     pub mode: &'static str,
     pub victim: Victim,
     pub at: Phase,
+}
+
+impl Kill {
+    /// Whether it may end so. Daemons are followed by others; where all VMs stand still for the
+    /// destination's answer, it is not waited for. A QEMU is not replaced.
+    fn may_end(&self, phase: Phase) -> bool {
+        match self.victim {
+            Victim::Coordinator => phase == Phase::Done,
+            Victim::Destination if self.at == Phase::Copy => {
+                matches!(phase, Phase::Done | Phase::RolledBack)
+            }
+            Victim::Destination => phase == Phase::Done,
+            Victim::WaitingQemu => phase == Phase::RolledBack,
+        }
+    }
 }
 
 /// The gating slice: the coordinator in mid-switch, in the copy, at the crossing, with the link
@@ -58,6 +77,7 @@ pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
         kill("b", "a", "hold", Victim::Destination, Phase::Copy),
         kill("a", "b", "live", Victim::Coordinator, Phase::SwitchOver),
         kill("b", "a", "live", Victim::Destination, Phase::Plug),
+        kill("a", "b", "live", Victim::WaitingQemu, Phase::Copy),
     ] {
         endures(bed, kill).with_context(|| format!("{kill:?}"))?;
     }
@@ -66,8 +86,9 @@ pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The crossing ends as asked although somebody is killed, and the job goes on.
-pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<Crossing> {
+/// Somebody is killed in a crossing, which ends as it may, and the job goes on. How it ended, and
+/// how long after the kill.
+pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)> {
     let from = bed.lab.host(kill.from).context("no such host")?;
     let to = bed.lab.host(kill.to).context("no such host")?;
     let order = Order {
@@ -75,10 +96,6 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<Crossing> {
         to: kill.to,
         mode: kill.mode,
         options: &["--bandwidth", "64MiB"],
-    };
-    let victim = match kill.victim {
-        Victim::Coordinator => from,
-        Victim::Destination => to,
     };
     let before = journals(from)?;
     let over = AtomicBool::new(false);
@@ -91,27 +108,49 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<Crossing> {
                 }
                 std::thread::sleep(LOOK);
             }
-            Ok(bed.lab.restart_daemon(victim, PAUSE)?)
+            let at = Instant::now();
+            match kill.victim {
+                Victim::Coordinator => bed.lab.restart_daemon(from, PAUSE)?,
+                Victim::Destination => bed.lab.restart_daemon(to, PAUSE)?,
+                Victim::WaitingQemu => kill_waiting(bed, to)?,
+            }
+            Ok(at)
         });
-        let crossing = cross(&order, &mut |_| ());
+        let crossing = cross(&order, &mut |_| ()).map(|crossing| (crossing, Instant::now()));
         over.store(true, Ordering::Relaxed);
         let killed = killing.join();
         (crossing, killed)
     });
-    let crossing = crossing?;
+    let (crossing, ended) = crossing?;
     let end = format!(
         "it ended {}: {:?}",
         crossing.last.phase, crossing.last.reason
     );
     let killed = killed.map_err(|_| anyhow::anyhow!("who was to kill has panicked"))?;
-    killed.with_context(|| end.clone())?;
-    ensure!(crossing.is_done(), "{end}");
-    exactly_one(bed, kill.to)?;
-    bed.expect(match kill.to {
+    let killed = killed.with_context(|| end.clone())?;
+    let phase = crossing.last.phase;
+    ensure!(kill.may_end(phase), "{end}");
+    let home = if crossing.is_done() {
+        kill.to
+    } else {
+        kill.from
+    };
+    exactly_one(bed, home)?;
+    bed.expect(match home {
         "a" => Transport::Rdma,
         _ => Transport::Tcp,
     })?;
-    Ok(crossing)
+    Ok((phase, ended.saturating_duration_since(killed)))
+}
+
+/// Kills a QEMU that waits on `host`.
+fn kill_waiting(bed: &Bed, host: &Host) -> anyhow::Result<()> {
+    let vms = bed.vms(host.name)?;
+    let waits = |vm: &&VmInfo| vm.state == VmState::Incoming;
+    let pid = vms.iter().find(waits).and_then(|vm| vm.pid);
+    let pid = pid.with_context(|| format!("nobody waits on {}: {vms:?}", host.name))?;
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    Ok(nix::sys::signal::kill(pid, Signal::SIGKILL)?)
 }
 
 /// The journals of a host's operations.

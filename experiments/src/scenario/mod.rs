@@ -8,15 +8,18 @@
 //! | [`crossing`] | live and held crossings, forth and back, slow links |
 //! | [`fault`] | cancel, foreign holders, killed ranks |
 //! | [`killed`] | daemons killed in mid-crossing |
+//! | [`faults`] | the same in every phase, without end |
 //! | [`soak`] | crossings without end |
 //! | [`refusal`] | orders that are refused before anything is touched |
 
 mod crossing;
 mod fault;
+mod faults;
 mod killed;
 mod refusal;
 mod soak;
 
+pub use faults::faults;
 pub use soak::soak;
 
 use std::time::{Duration, Instant};

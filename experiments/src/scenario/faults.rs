@@ -1,0 +1,115 @@
+//! `symvirt-lab faults`: daemons and QEMUs killed in every phase of crossings, until the time is
+//! over; a table of what became of them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use symvirt_host::operation::Phase;
+
+use super::killed::{Kill, LIMIT, Victim, endures};
+use super::{at_home, expect_verified};
+
+/// Longer than any crossing takes: the job must not end in mid-crossing.
+const MARGIN: Duration = Duration::from_secs(1200);
+
+/// What became of one kind of kill.
+#[derive(Default)]
+struct Row {
+    done: u32,
+    rolled_back: u32,
+    slowest: Duration,
+}
+
+/// Every crossing in one direction in which somebody can be killed.
+fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
+    let leaves: &[Phase] = match from {
+        "a" => &[Phase::LeaveHca, Phase::CheckHolders, Phase::Unplug],
+        _ => &[],
+    };
+    let takes: &[Phase] = match to {
+        "a" => &[Phase::Plug, Phase::AwaitLink, Phase::TakeHca],
+        _ => &[],
+    };
+    let live = [
+        &[Phase::Prepare],
+        leaves,
+        &[Phase::Copy, Phase::SwitchOver],
+        takes,
+        &[Phase::CleanUp],
+    ];
+    let hold: [&[Phase]; 2] = [
+        &[Phase::Hold, Phase::Copy, Phase::SwitchOver],
+        &[Phase::Rebuild],
+    ];
+    let live = live.concat().into_iter().map(|at| ("live", at));
+    let hold = hold.concat().into_iter().map(|at| ("hold", at));
+    let daemons = live.chain(hold).flat_map(|(mode, at)| {
+        [Victim::Coordinator, Victim::Destination].map(|victim| (mode, victim, at))
+    });
+    let qemus = [("live", Victim::WaitingQemu, Phase::Copy)];
+    let all = daemons.chain(qemus);
+    all.map(|(mode, victim, at)| Kill {
+        from,
+        to,
+        mode,
+        victim,
+        at,
+    })
+    .collect()
+}
+
+/// Kills until `time` is over; `Ok(true)` if the job then ends verified.
+///
+/// # Errors
+/// The first crossing that does not end as it may.
+pub fn faults(time: Duration) -> anyhow::Result<bool> {
+    let bed = at_home(None)?;
+    let seconds = (time + MARGIN).as_secs();
+    let mut job = bed.job(&format!("halo --seconds {seconds}"))?;
+    let begun = Instant::now();
+    let mut rows: BTreeMap<(Victim, &str, Phase), Row> = BTreeMap::new();
+    let mut there = [kills("a", "b"), kills("b", "a")].map(|kills| kills.into_iter().cycle());
+    let mut at_b = false;
+    while begun.elapsed() < time {
+        let kill = there[usize::from(at_b)].next();
+        let kill = kill.context("nobody is to be killed")?;
+        let (phase, after) = match endures(&bed, kill) {
+            Ok(ended) => ended,
+            Err(error) => {
+                println!("logs are kept in {}", bed.lab.keep_logs()?.display());
+                show(&rows);
+                return Err(error.context(format!("{kill:?}")));
+            }
+        };
+        let row = rows.entry((kill.victim, kill.mode, kill.at)).or_default();
+        row.slowest = row.slowest.max(after);
+        if phase == Phase::Done {
+            row.done += 1;
+            at_b = !at_b;
+        } else {
+            row.rolled_back += 1;
+        }
+        println!(
+            "{kill:?}: {phase}, {:.1} s after the kill",
+            after.as_secs_f64()
+        );
+    }
+    job.finish("halo")?;
+    expect_verified(&mut job, LIMIT)?;
+    show(&rows);
+    Ok(true)
+}
+
+fn show(rows: &BTreeMap<(Victim, &str, Phase), Row>) {
+    println!("| killed | mode | in phase | done | rolled back | slowest end after the kill |");
+    println!("|---|---|---|---|---|---|");
+    for ((victim, mode, at), row) in rows {
+        println!(
+            "| {victim:?} | {mode} | {at} | {} | {} | {:.1} s |",
+            row.done,
+            row.rolled_back,
+            row.slowest.as_secs_f64()
+        );
+    }
+}
