@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{CliError, Daemon, Exit, print_json, table};
 use crate::api::model::OperationInfo;
-use crate::http::EventStream;
+use crate::http::{EventStream, HttpError};
 use crate::operation::Phase;
 
 /// How long a daemon that has ended may take to be there again.
@@ -25,7 +25,10 @@ pub(super) async fn follow(
     let mut screen = Screen::new(json);
     screen.show(&operation).map_err(CliError::Output)?;
     let path = format!("/v1/operations/{id}/events");
-    let mut events = daemon.events(&path).await?;
+    let mut events = match daemon.events(&path).await {
+        Err(error) if may_return(&error) => again(daemon, &path).await?,
+        events => events?,
+    };
     let mut last = operation;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
@@ -51,6 +54,14 @@ pub(super) async fn follow(
     Ok(Exit::of(last.phase))
 }
 
+/// Whether it is the failure of a daemon that may be there again.
+fn may_return(error: &CliError) -> bool {
+    matches!(
+        error,
+        CliError::Daemon { .. } | CliError::Http(HttpError::Connection { .. })
+    )
+}
+
 /// The events once more: the daemon has ended, and the next one goes on with the operation.
 async fn again(daemon: &Daemon, path: &str) -> Result<EventStream, CliError> {
     eprintln!("symvirtd has ended the connection; waiting for it to be there again");
@@ -58,7 +69,7 @@ async fn again(daemon: &Daemon, path: &str) -> Result<EventStream, CliError> {
     loop {
         tokio::time::sleep(PAUSE).await;
         match daemon.events(path).await {
-            Err(CliError::Daemon { .. }) if Instant::now() < deadline => {}
+            Err(error) if may_return(&error) && Instant::now() < deadline => {}
             events => return events,
         }
     }
