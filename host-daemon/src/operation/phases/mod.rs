@@ -254,6 +254,10 @@ impl Performer for Crew {
                 done = self.run(phase) => done,
                 () = self.watch(phase) => Ok(()),
             };
+            if phase != Phase::Copy {
+                // Also before the last phase ends: nobody may ask for these VMs again.
+                self.look_for_lost().await;
+            }
             match done {
                 Ok(()) => Event::Completed,
                 Err(Trouble::Failed(reason)) => Event::Failed { reason },

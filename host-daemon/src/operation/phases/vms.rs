@@ -90,11 +90,16 @@ impl Crew {
         }
         loop {
             sleep(LOOK).await;
-            for vm in self.plan.vms.iter().filter(|vm| !self.is_lost(&vm.vm)) {
-                let call = HostCall::Look { vm: vm.vm.clone() };
-                if let Err(HostError::Gone { how, .. }) = self.keeper(&vm.vm).call(call).await {
-                    self.lose(&vm.vm, &how);
-                }
+            self.look_for_lost().await;
+        }
+    }
+
+    /// Looks for QEMUs that have ended.
+    pub(super) async fn look_for_lost(&self) {
+        for vm in self.plan.vms.iter().filter(|vm| !self.is_lost(&vm.vm)) {
+            let call = HostCall::Look { vm: vm.vm.clone() };
+            if let Err(HostError::Gone { how, .. }) = self.keeper(&vm.vm).call(call).await {
+                self.lose(&vm.vm, &how);
             }
         }
     }

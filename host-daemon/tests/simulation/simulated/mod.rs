@@ -233,9 +233,7 @@ pub fn check(setting: Setting, ended: &Ended, what: &str) {
             Place::Unresumed | Place::Standing => assert!(told, "{vm} runs nowhere; {context}"),
             Place::Lost => {
                 assert!(killed, "{vm} is lost; {context}");
-                // A QEMU may end when nobody will ask for it any more.
-                let late = world.effects() - world.died_at < 2 * world.vms.len() + 2;
-                assert!(told || late, "{vm} is lost, and nobody says so; {context}");
+                assert!(told, "{vm} is lost, and nobody says so; {context}");
             }
             Place::Source | Place::Destination => {}
         }

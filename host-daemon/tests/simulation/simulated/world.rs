@@ -98,8 +98,6 @@ pub struct World {
     /// Told when it ends.
     pub crashed: Arc<Notify>,
     pub faults: Faults,
-    /// The effect at which a QEMU died.
-    pub died_at: usize,
     crossings: usize,
     effects: usize,
 }
@@ -132,7 +130,6 @@ impl World {
             incarnation: 0,
             crashed: Arc::default(),
             faults,
-            died_at: 0,
             crossings: 0,
             effects: 0,
         }
@@ -142,7 +139,6 @@ impl World {
     pub fn effect(&mut self) -> Verdict {
         self.effects += 1;
         if let Some((side, vm)) = self.faults.dies(self.effects) {
-            self.died_at = self.effects;
             self.die(side, vm);
         }
         self.faults.verdict(self.effects)
