@@ -32,6 +32,8 @@ struct UnderWay {
     announcement: SyncSend,
     /// The drain that it completed in.
     parked_in: Option<u64>,
+    /// Its receiver has said that it has matched it.
+    proved: bool,
 }
 
 #[derive(Default)]
@@ -68,6 +70,7 @@ impl Syncs {
             request,
             announcement,
             parked_in: None,
+            proved: false,
         });
     }
 
@@ -85,7 +88,7 @@ impl Syncs {
         let Some(at) = state.sends.iter().position(|send| send.request == request) else {
             return Ended::Matched;
         };
-        if draining {
+        if draining && !state.sends[at].proved {
             state.sends[at].parked_in = Some(state.drains);
             return Ended::Unproved;
         }
@@ -117,11 +120,15 @@ impl Syncs {
         state.take_if(|send| send.parked_in == Some(this))
     }
 
-    /// The receiver has matched them: their requests are to be delivered.
+    /// The receiver has matched them: their requests are to be delivered. Its word may come before
+    /// the real send's completion, which then proves something.
     pub fn matched(&self, ids: &[u64]) -> Vec<*mut Request> {
-        let is_matched =
-            |send: &UnderWay| send.parked_in.is_some() && ids.contains(&send.announcement.id);
-        lock(&self.0).take_if(is_matched)
+        let is_matched = |send: &UnderWay| ids.contains(&send.announcement.id);
+        let mut state = lock(&self.0);
+        for send in state.sends.iter_mut().filter(|send| is_matched(send)) {
+            send.proved = true;
+        }
+        state.take_if(|send| send.proved && send.parked_in.is_some())
     }
 }
 

@@ -54,6 +54,9 @@ pub use recovery::Unsettled;
 use roster::{Member, Roster};
 use round::Round;
 
+/// Most matches that wait for their sender's guest. A gang that is whole has none.
+const MAX_UNRELAYED: usize = 1 << 16;
+
 /// All ranks of one job, and the switch under way.
 #[derive(Debug)]
 pub struct Gang {
@@ -64,6 +67,8 @@ pub struct Gang {
     table: Vec<Blob>,
     roster: Roster,
     round: Option<Round>,
+    /// Matches whose senders are not known, or not known yet.
+    unrelayed: Vec<SyncSend>,
     /// What ranks were told last in the last round.
     last: Option<ToRank>,
     /// The last round as agents remember it that this coordinator has not led.
@@ -91,6 +96,7 @@ impl Gang {
             table: Vec::new(),
             roster: Roster::default(),
             round: None,
+            unrelayed: Vec::new(),
             last: None,
             memories: BTreeMap::new(),
             meeting: true,
@@ -332,6 +338,8 @@ impl Gang {
             }
         }
         effects.push(self.current(guest));
+        let unrelayed = std::mem::take(&mut self.unrelayed);
+        self.relay_matches(unrelayed, effects);
     }
 
     fn is_awaited(&self, process: ProcId) -> bool {
@@ -395,7 +403,10 @@ impl Gang {
             FromRank::Join(join) if join.process == process => self.join(guest, join, effects),
             FromRank::Join(_) => {}
             FromRank::Leave { sent } => self.leave(guest, process, sent, effects),
-            FromRank::Matched { syncs } => self.relay_matches(process, &syncs, effects),
+            FromRank::Matched { syncs } => {
+                let own = |sync: &SyncSend| sync.worker.process == process;
+                self.relay_matches(syncs.into_iter().filter(own), effects);
+            }
             FromRank::Published { .. }
             | FromRank::Ready { .. }
             | FromRank::Veto { .. }
@@ -413,12 +424,21 @@ impl Gang {
         }
     }
 
-    /// Tells the senders of synchronous messages that a receiver of ours has matched them: each of
-    /// them once, however many messages it were.
-    fn relay_matches(&self, receiver: ProcId, syncs: &[SyncSend], effects: &mut Vec<Effect>) {
+    /// Tells the senders of synchronous messages that a receiver has matched them: each of them
+    /// once, however many messages it were. Those of senders whose guest was not heard yet wait
+    /// for it.
+    fn relay_matches(
+        &mut self,
+        syncs: impl IntoIterator<Item = SyncSend>,
+        effects: &mut Vec<Effect>,
+    ) {
         let mut matched: BTreeMap<ProcId, Vec<u64>> = BTreeMap::new();
-        for sync in syncs.iter().filter(|sync| sync.worker.process == receiver) {
-            matched.entry(sync.sender).or_default().push(sync.id);
+        for sync in syncs {
+            if self.roster.members.contains_key(&sync.sender) {
+                matched.entry(sync.sender).or_default().push(sync.id);
+            } else if self.unrelayed.len() < MAX_UNRELAYED {
+                self.unrelayed.push(sync);
+            }
         }
         for (process, ids) in matched {
             let Some(sender) = self.roster.members.get(&process) else {

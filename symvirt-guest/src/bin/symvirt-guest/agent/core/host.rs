@@ -37,8 +37,9 @@ impl Core {
             ranks,
             memory: Box::new(self.memory.clone()),
         }));
-        if !waiting.is_empty() {
-            self.outputs.push(Output::Host(FromAgent::Ranks(waiting)));
+        let again: Vec<_> = waiting.into_iter().chain(self.matches.all()).collect();
+        if !again.is_empty() {
+            self.outputs.push(Output::Host(FromAgent::Ranks(again)));
         }
     }
 

@@ -15,6 +15,7 @@
 //! * It does not decide anything about a switch; that is the coordinator's.
 
 mod host;
+mod matches;
 mod ranks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use symvirt_protocol::memory::Memory;
 use symvirt_protocol::query::RankStatus;
 use symvirt_protocol::rank::{Blob, FromRank, Join, ToRank};
 use symvirt_protocol::transport::{Interconnect, Transports};
+
+use matches::Matches;
 
 /// Longest wait for the other ranks' answers to a round.
 const GATHER: Duration = Duration::from_millis(2);
@@ -97,6 +100,9 @@ pub struct Core {
     /// The same of a switch that has not committed.
     next_table: Option<(Epoch, Vec<Blob>)>,
     host: Host,
+    /// What ranks have said of matches: a coordinator may have ended before it told the senders, and
+    /// nobody asks for them again.
+    matches: Matches,
     /// Answers to go in one frame, and when it goes at the latest.
     gathered: Vec<(ProcId, FromRank)>,
     flush_at: Option<Instant>,
@@ -119,6 +125,7 @@ impl Core {
             table: Vec::new(),
             next_table: None,
             host: Host::Unknown,
+            matches: Matches::default(),
             gathered: Vec::new(),
             flush_at: None,
             requests: 0,

@@ -96,7 +96,7 @@ impl Core {
         };
         match &message {
             FromRank::Stands { at, .. } => rank.stands = Some(at.clone()),
-            FromRank::Matched { .. } => {}
+            FromRank::Matched { syncs } => self.matches.remember(process, syncs),
             _ => {
                 self.owing.remove(&process);
                 rank.stands = None;
