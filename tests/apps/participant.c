@@ -195,6 +195,7 @@ int main(int argc, char **argv)
     if (endless && vf.rank == 0) {
         VF_REQUIRE(symvirt_hold("endless region") == library, "symvirt_hold");
     }
+    uint64_t entered = state_now().epoch;
     while (vf_more()) {
         uint64_t sequence = (uint64_t)vf.round;
         set_refusal(refuse && vf.round % 100 < 50);
@@ -217,6 +218,7 @@ int main(int argc, char **argv)
         }
     }
     if (endless && vf.rank == 0) {
+        VF_REQUIRE(state_now().epoch == entered, "a switch happened in the region");
         VF_REQUIRE(symvirt_allow() == library, "symvirt_allow");
     }
     for (int i = 0; i < 2; i++) {
