@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::built;
 use crate::job::{self, Outcome};
@@ -48,14 +48,26 @@ pub struct Times {
     pub drain_us: Spread,
     /// Cancelling and re-posting receives, swapping.
     pub repost_us: Spread,
+    /// Per switch: until the new transport was ready.
+    pub prepare_us: Spread,
+    /// Per switch: the slowest rank's release of the old transport.
+    pub release_us: Spread,
+    /// Per switch, out of band: frames on the sockets of all ranks together.
+    pub rank_frames: Spread,
+    /// Their bytes.
+    pub rank_bytes: Spread,
+    /// Per switch, out of band: frames between agent and coordinator.
+    pub guest_frames: Spread,
+    /// Their bytes.
+    pub guest_bytes: Spread,
     /// The most bytes that one rank kept for later receives at a time.
     pub spool_peak: u64,
     /// Bytes drained into the library's memory, over all switches.
     pub drained_bytes: u64,
 }
 
-/// Of microseconds.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// Of microseconds, frames or bytes.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Spread {
     /// Half of the values are not above.
     pub median: u64,

@@ -35,6 +35,7 @@ cargo xtask soak --page             docs/compatibility.md, from the record of th
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
 cargo xtask soak faults [--minutes N]  daemons and QEMUs killed in every phase of crossings
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
+cargo xtask bench scale             what a switch costs on 2 to 32 ranks
 cargo xtask bench switch --guests   the same in guests, between verbs and TCP
 cargo xtask bench stall             a live move beside a plain migration of the same VMs
 cargo xtask lab up|down|shell       the test bed, to play with";
@@ -80,7 +81,7 @@ fn run() -> anyhow::Result<ExitCode> {
             let words: Vec<&str> = ["bench", "switch"].iter().chain(rest).copied().collect();
             lab(prepared()?, &words)
         }
-        ["bench", which @ ("overhead" | "switch"), ..] => {
+        ["bench", which @ ("overhead" | "switch" | "scale"), ..] => {
             prepared()?;
             build(&["symvirt-guest", "symvirt-tests"])?;
             println!("{which}, on this machine; the release build");

@@ -59,6 +59,15 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
+/// Bytes of the frame that [`encode`] would make, without making it.
+///
+/// # Errors
+/// As [`encode`], but for the length.
+pub fn length_of<T: Serialize>(message: &T) -> Result<usize, FrameError> {
+    let size = postcard::ser_flavors::Size::default();
+    Ok(HEADER + postcard::serialize_with_flavor(message, size)?)
+}
+
 fn checksum(frame: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&frame[4..12]);

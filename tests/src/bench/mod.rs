@@ -4,5 +4,6 @@
 //! minute: A B A B, a ratio for each pair, then the median of the ratios and their spread.
 
 pub mod overhead;
+pub mod scale;
 pub mod statistics;
 pub mod switch;

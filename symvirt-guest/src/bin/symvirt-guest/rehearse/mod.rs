@@ -17,6 +17,7 @@ mod job;
 pub mod over;
 pub mod record;
 mod stage;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

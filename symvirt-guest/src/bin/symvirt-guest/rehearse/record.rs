@@ -12,6 +12,8 @@ use symvirt_protocol::rank::{Stall, SwitchOrder};
 
 use symvirt_inspect::finding::Finding;
 
+use super::volume::Volumes;
+
 /// Filled while the rehearsal runs.
 #[derive(Debug, Default)]
 pub struct Record {
@@ -31,7 +33,10 @@ struct Switch {
     begun: Instant,
     prepare_us: u64,
     stalls: Vec<Stall>,
+    release_us: u64,
     total_us: u64,
+    /// What went out of band: before it began, then for it.
+    volumes: Volumes,
 }
 
 fn since(begun: Instant) -> u64 {
@@ -40,14 +45,16 @@ fn since(begun: Instant) -> u64 {
 
 impl Record {
     /// A switch begins.
-    pub fn begin(&mut self, to: &str, order: SwitchOrder) {
+    pub fn begin(&mut self, to: &str, order: SwitchOrder, before: Volumes) {
         self.current = Some(Switch {
             to: to.to_owned(),
             order,
             begun: Instant::now(),
             prepare_us: 0,
             stalls: Vec::new(),
+            release_us: 0,
             total_us: 0,
+            volumes: before,
         });
     }
 
@@ -57,7 +64,7 @@ impl Record {
     }
 
     /// Something came of it.
-    pub fn note(&mut self, outcome: &Outcome) {
+    pub fn note(&mut self, outcome: &Outcome, volumes: Volumes) {
         match outcome {
             Outcome::Voted { .. } => {
                 if let Some(switch) = &mut self.current {
@@ -70,11 +77,15 @@ impl Record {
                     switch.stalls = stalls.iter().map(|stall| stall.stall).collect();
                 }
                 if let Outcome::Opened { .. } = outcome {
-                    self.complete();
+                    self.complete(volumes);
                 }
             }
-            Outcome::Released { .. } => self.complete(),
-            Outcome::Held { .. } | Outcome::Aborted { held: true, .. } => {}
+            Outcome::Released { slowest_us, .. } => {
+                self.release_took(*slowest_us);
+                self.complete(volumes);
+            }
+            Outcome::Held { slowest_us, .. } => self.release_took(*slowest_us),
+            Outcome::Aborted { held: true, .. } => {}
             Outcome::Aborted { reason, .. } => self.abandoned.push(reason.to_string()),
             Outcome::Failed { reason, .. } => {
                 self.failed.push(reason.to_string());
@@ -86,9 +97,16 @@ impl Record {
         }
     }
 
-    fn complete(&mut self) {
+    fn release_took(&mut self, slowest_us: u64) {
+        if let Some(switch) = &mut self.current {
+            switch.release_us = slowest_us;
+        }
+    }
+
+    fn complete(&mut self, volumes: Volumes) {
         if let Some(mut switch) = self.current.take() {
             switch.total_us = since(switch.begun);
+            switch.volumes = volumes - switch.volumes;
             // A gang without ranks has nothing to show.
             if !switch.stalls.is_empty() {
                 self.switches.push(switch);
@@ -187,8 +205,16 @@ struct Times {
     /// Per switch: from its start until the new transport is ready; in the background if it is made
     /// before the old one is broken.
     prepare_us: Spread,
+    /// Per switch: the slowest rank's release of the old transport, in the background.
+    release_us: Spread,
     /// Per switch: from its start to the last release.
     switch_us: Spread,
+    /// Per switch, out of band: frames and bytes on the sockets of all ranks together.
+    rank_frames: Spread,
+    rank_bytes: Spread,
+    /// Per switch, out of band: frames and bytes between the agent and the coordinator.
+    guest_frames: Spread,
+    guest_bytes: Spread,
     drained_messages: u64,
     drained_bytes: u64,
     /// The most bytes that one rank kept in its spool.
@@ -239,7 +265,12 @@ impl Times {
             drain_us: Spread::of(stalls().map(|stall| stall.drain_us)),
             repost_us: Spread::of(stalls().map(|stall| stall.repost_us)),
             prepare_us: Spread::of(switches.iter().map(|switch| switch.prepare_us)),
+            release_us: Spread::of(switches.iter().map(|switch| switch.release_us)),
             switch_us: Spread::of(switches.iter().map(|switch| switch.total_us)),
+            rank_frames: Spread::of(switches.iter().map(|switch| switch.volumes.ranks.frames)),
+            rank_bytes: Spread::of(switches.iter().map(|switch| switch.volumes.ranks.bytes)),
+            guest_frames: Spread::of(switches.iter().map(|switch| switch.volumes.guest.frames)),
+            guest_bytes: Spread::of(switches.iter().map(|switch| switch.volumes.guest.bytes)),
             drained_messages: stalls().map(|stall| stall.drained_messages).sum(),
             drained_bytes: stalls().map(|stall| stall.drained_bytes).sum(),
             spool_peak: stalls()
@@ -330,6 +361,7 @@ impl fmt::Display for Times {
             ("    drain", self.drain_us),
             ("    re-post", self.repost_us),
             ("  until prepared", self.prepare_us),
+            ("  release", self.release_us),
             ("  whole switch", self.switch_us),
         ];
         let ms = |us: u64| us as f64 / 1000.0;
@@ -337,6 +369,11 @@ impl fmt::Display for Times {
             let (median, p99, max) = (ms(spread.median), ms(spread.p99), ms(spread.max));
             writeln!(f, "{name:<22}{median:>10.3}{p99:>10.3}{max:>10.3}")?;
         }
+        writeln!(
+            f,
+            "  out of band, per switch: {} frames, {} bytes",
+            self.rank_frames.median, self.rank_bytes.median
+        )?;
         writeln!(
             f,
             "  drained {} messages, {} bytes, in {} switches; at most {} bytes in one rank's spool",

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Record;
 use super::over::Item;
+use super::volume::Volumes;
 use crate::agent::board::Board;
 use crate::agent::core::{Core, Output};
 use crate::agent::devices::Devices;
@@ -38,6 +39,7 @@ pub struct Stage {
     refused: Option<Instant>,
     stuck: bool,
     overdue: Overdue,
+    volumes: Volumes,
     /// The job's processes, whether they are ranks or not.
     pub watch: Watch,
     /// What happened.
@@ -59,6 +61,7 @@ impl Stage {
             refused: None,
             stuck: false,
             overdue: Overdue::new(),
+            volumes: Volumes::default(),
             watch: Watch::new(),
             record: Record::default(),
         };
@@ -118,7 +121,7 @@ impl Stage {
     pub fn switch(&mut self, item: &Item, order: SwitchOrder) -> anyhow::Result<()> {
         let epoch = self.gang.next_epoch();
         info!(%epoch, to = item.name, ?order, "switch");
-        self.record.begin(&item.name, order);
+        self.record.begin(&item.name, order, self.volumes);
         self.rebuild = Some(item.interconnect.clone());
         let effects = self.gang.switch(epoch, item.interconnect.clone(), order)?;
         self.carry_out(effects);
@@ -151,6 +154,7 @@ impl Stage {
         match event {
             sockets::Event::Opened(conn, outbox) => self.board.open(conn, outbox),
             sockets::Event::Said(conn, message) => {
+                self.volumes.ranks.count(&message, 1);
                 self.core.rank_said(conn, message, Instant::now());
             }
             sockets::Event::Closed(conn) => {
@@ -201,7 +205,10 @@ impl Stage {
         let mut effects = VecDeque::from(effects);
         loop {
             match effects.pop_front() {
-                Some(Effect::Send { message, .. }) => self.core.host_said(message),
+                Some(Effect::Send { message, .. }) => {
+                    self.volumes.guest.count(&message, 1);
+                    self.core.host_said(message);
+                }
                 Some(Effect::Outcome(outcome)) => effects.extend(self.note(outcome)),
                 None => {
                     let outputs = self.core.take_outputs();
@@ -223,10 +230,12 @@ impl Stage {
     fn carry_out_one(&mut self, output: Output) -> Vec<Effect> {
         match output {
             Output::Ranks(conns, message) => {
+                self.volumes.ranks.count(&message, conns.len());
                 self.board.write(&conns, &message);
                 Vec::new()
             }
             Output::Host(message) => {
+                self.volumes.guest.count(&message, 1);
                 if let FromAgent::Problem { message } = &message {
                     warn!(problem = message);
                 }
@@ -244,7 +253,7 @@ impl Stage {
     }
 
     fn note(&mut self, outcome: Outcome) -> Vec<Effect> {
-        self.record.note(&outcome);
+        self.record.note(&outcome, self.volumes);
         match outcome {
             Outcome::Failed { epoch, reason } => {
                 warn!(%epoch, %reason, "switch failed");
