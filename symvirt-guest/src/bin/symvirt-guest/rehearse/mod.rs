@@ -15,6 +15,7 @@
 pub mod interval;
 mod job;
 pub mod over;
+mod pace;
 pub mod record;
 mod stage;
 mod volume;
@@ -36,16 +37,10 @@ use crate::watch::Process;
 use interval::Interval;
 use job::Job;
 use over::{Item, Items};
+use pace::Pace;
 use record::{Record, Report};
 use stage::Stage;
 
-/// How long after the first rank joined the first switch begins, at most.
-const FIRST_SWITCH: Duration = Duration::from_millis(50);
-/// Cancellations, and losses of memory, go through the first moments of a switch in steps like this.
-const CANCEL_STEP: Duration = Duration::from_millis(1);
-const CANCEL_STEPS: u64 = 60;
-/// Times after which a coordinator forgets, each half as long again as the one before.
-const OBLIVION_STEPS: u64 = 16;
 /// How often the job's processes are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time for connections to end after the job has.
@@ -221,12 +216,13 @@ async fn perform(
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let started = Instant::now();
-    let mut pace = Pace::new(args, started);
+    let stop = args.duration.map(|duration| started + duration);
+    let mut pace = Pace::new(args.every, stop, args.switches);
     let (mut cancel_at, mut forget_at) = (None, None);
     let mut look_at = started + LOOK;
     loop {
         let now = Instant::now();
-        if let Some(number) = pace.due(now, stage) {
+        if let Some(number) = pace.due(now, stage.standing()) {
             let item = &items[number % items.len()];
             stage.switch(item, args.order.of_switch(number))?;
             cancel_at = pace.interruption(args.cancel_every, now);
@@ -248,7 +244,7 @@ async fn perform(
             Some(look_at),
             stage.core_deadline(),
             stage.deadline(args.round_timeout),
-            pace.next(stage),
+            pace.next(now, stage.standing()),
             cancel_at,
             forget_at,
         ];
@@ -291,66 +287,5 @@ async fn aftermath(
             },
             () = at(Some(limit)) => return,
         }
-    }
-}
-
-/// When to switch.
-struct Pace {
-    every: Interval,
-    stop: Option<Instant>,
-    limit: Option<u64>,
-    next: Option<Instant>,
-    attempts: u64,
-}
-
-impl Pace {
-    fn new(args: &Args, started: Instant) -> Self {
-        let stop = args.duration.map(|duration| started + duration);
-        Pace {
-            every: args.every,
-            stop,
-            limit: args.switches,
-            next: None,
-            attempts: 0,
-        }
-    }
-
-    /// The number of the switch that is to begin now.
-    fn due(&mut self, now: Instant, stage: &Stage) -> Option<usize> {
-        let over = self.stop.is_some_and(|stop| stop <= now)
-            || self.limit.is_some_and(|limit| stage.record.done() >= limit);
-        if over || !stage.has_ranks() || stage.in_switch() {
-            return None;
-        }
-        let every = self.every.draw();
-        let next = *self.next.get_or_insert(now + every.min(FIRST_SWITCH));
-        if next > now {
-            return None;
-        }
-        self.next = Some(now + every);
-        self.attempts += 1;
-        // A switch that was abandoned is tried again, not skipped.
-        usize::try_from(stage.record.done()).ok()
-    }
-
-    /// When the attempt that begins now is to be cancelled.
-    fn interruption(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
-        let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
-        let step = u32::try_from(self.attempts / every % CANCEL_STEPS).ok()?;
-        Some(now + CANCEL_STEP * step)
-    }
-
-    /// When its coordinator is to forget it: after a time of any order of magnitude, since a late
-    /// step of it may come after milliseconds, or, on a busy machine, tenths of a second.
-    fn oblivion(&self, every: Option<u64>, now: Instant) -> Option<Instant> {
-        let every = every.filter(|every| self.attempts.is_multiple_of(*every))?;
-        let step = i32::try_from(self.attempts / every % OBLIVION_STEPS).ok()?;
-        Some(now + CANCEL_STEP.mul_f64(1.5_f64.powi(step)))
-    }
-
-    /// When [`Pace::due`] may have something to say again.
-    fn next(&self, stage: &Stage) -> Option<Instant> {
-        self.next
-            .filter(|_| stage.has_ranks() && !stage.in_switch())
     }
 }

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::Record;
 use super::over::Item;
+use super::pace::Standing;
 use super::volume::Volumes;
 use crate::agent::board::Board;
 use crate::agent::core::{Core, Output};
@@ -99,6 +100,14 @@ impl Stage {
     /// Whether a switch is under way.
     pub fn in_switch(&self) -> bool {
         self.gang.phase().is_some()
+    }
+
+    /// What decides on the next switch.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            is_ready: self.has_ranks() && !self.in_switch(),
+            done: self.record.done(),
+        }
     }
 
     /// Whether a rank stands where no abort helps.
