@@ -73,6 +73,16 @@ fn remote_memory_and_atomics_are_right_in_every_form() {
     plain_ucp("ucp/remote", &["--seconds", SECONDS]);
 }
 
+/// Within shared memory as well: its queues are the ones that fill up.
+#[test]
+fn puts_that_wait_behind_messages_in_a_full_queue_are_flushed() {
+    let program = "ucp/burst";
+    for over in ["shm,shm", "tcp,shm"] {
+        let rehearsal = Rehearsal::default().over(over);
+        plain_ucp_in(&rehearsal, program, &["--seconds", "5"]);
+    }
+}
+
 #[test]
 fn memory_that_comes_and_goes_all_the_time_stands_in_no_switch_s_way() {
     // Most would be abandoned if a registration were reason enough.

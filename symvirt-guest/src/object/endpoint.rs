@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub worker: *const Worker,
     /// Messages sent to the peer in this epoch: each call that returned no error.
     pub sent: AtomicU64,
+    /// The peer's memory was accessed over it in this epoch.
+    accessed: AtomicBool,
     /// A switch made its real side without a hello: the peer may not be able to answer at once.
     unanswered: AtomicBool,
     /// `None` when the peer is not of our gang; then the process vetoes switches.
@@ -40,6 +42,7 @@ impl Endpoint {
             real: AtomicPtr::new(real),
             worker,
             sent: AtomicU64::new(0),
+            accessed: AtomicBool::new(false),
             unanswered: AtomicBool::new(false),
             route,
             err_handler,
@@ -67,6 +70,17 @@ impl Endpoint {
     /// See [`Endpoint::is_unanswered`].
     pub fn set_unanswered(&self, unanswered: bool) {
         self.unanswered.store(unanswered, Ordering::Relaxed);
+    }
+
+    /// The peer's memory is accessed over it.
+    #[inline(always)]
+    pub fn note_access(&self) {
+        self.accessed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer's memory was accessed since the last call; under the closed gate.
+    pub fn take_accesses(&self) -> bool {
+        self.accessed.swap(false, Ordering::Relaxed)
     }
 
     /// Whether its peer was gone at the last switch: all that succeeds is to close it.

@@ -12,10 +12,9 @@
 //! also lets their sender's rendezvous complete. Until then the switch may be abandoned: dropping
 //! the drain leaves every message where the next receive finds it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::ptr;
 use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucp::TagRecvInfo;
@@ -78,7 +77,7 @@ impl Drain {
                 expected: 0,
                 fetched: 0,
                 pulls: Vec::new(),
-                flush: Flush(Cell::new(ptr::null_mut())),
+                flush: Flush::default(),
             });
         });
         let drain = Drain {
@@ -305,37 +304,54 @@ impl WorkerDrain {
     }
 }
 
-/// The flush of a worker's one-sided operations.
-struct Flush(Cell<*mut c_void>);
+/// The flushes of a worker's one-sided operations: requests that are not complete.
+///
+/// That of the worker alone is not enough: where no operation is out that the peer has to answer,
+/// UCX takes it for done, and does not look at what waits in an endpoint's queue behind other
+/// messages (`ucp_worker_flush_check` in UCX's `rma/flush.c`). That of an endpoint queues behind
+/// it. That of the worker counts for endpoints that the application has closed meanwhile.
+#[derive(Default)]
+struct Flush(RefCell<Vec<*mut c_void>>);
 
 impl Flush {
     /// Flushes, if there can be anything.
     fn start(worker: &Worker) -> Flush {
+        let mut requests = Vec::new();
         // SAFETY: a context outlives its workers.
-        if !unsafe { &*worker.context }.is_one_sided() {
-            return Flush(Cell::new(ptr::null_mut()));
+        if unsafe { &*worker.context }.is_one_sided() {
+            let param = plain_param(0);
+            // Not flushed while the list is locked: an error may look into it.
+            let mut accessed = Vec::new();
+            worker.each_endpoint(|endpoint| {
+                if endpoint.take_accesses() && !endpoint.is_cut_off() {
+                    accessed.push(endpoint.real());
+                }
+            });
+            for endpoint in accessed {
+                // SAFETY: a real endpoint in use, owned by this helper under the closed gate.
+                let result = unsafe { (real().ep_flush_nbx)(endpoint, &raw const param) };
+                requests.extend(result.request());
+            }
+            // SAFETY: the real worker in use, owned by this helper under the closed gate.
+            let result = unsafe { (real().worker_flush_nbx)(worker.real(), &raw const param) };
+            requests.extend(result.request());
         }
-        let param = plain_param(0);
-        // SAFETY: the real worker in use, owned by this helper under the closed gate.
-        let result = unsafe { (real().worker_flush_nbx)(worker.real(), &raw const param) };
-        let request = result.request().unwrap_or(ptr::null_mut());
-        Flush(Cell::new(request))
+        Flush(RefCell::new(requests))
     }
 
     /// A flush that fails has ended all the same: some transports cannot flush what only another
     /// layer could have left behind (osc/ucx over rxe says so of its own flushes, too).
     fn is_done(&self) -> bool {
-        let request = self.0.get();
-        if request.is_null() {
-            return true;
-        }
-        // SAFETY: a live request of the real library.
-        if unsafe { (real().request_check_status)(request) } == Status::INPROGRESS {
-            return false;
-        }
-        // SAFETY: complete, and freed once.
-        unsafe { (real().request_free)(request) };
-        self.0.set(ptr::null_mut());
-        true
+        let mut requests = self.0.borrow_mut();
+        requests.retain(|&request| {
+            // SAFETY: a live request of the real library.
+            let status = unsafe { (real().request_check_status)(request) };
+            if status != Status::INPROGRESS {
+                // SAFETY: complete, and freed once.
+                unsafe { (real().request_free)(request) };
+            }
+            status == Status::INPROGRESS
+        });
+        requests.is_empty()
     }
 }

@@ -22,9 +22,11 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// The real endpoint and key in use; `None` once the peer is gone, or the memory.
+    /// The real endpoint and key in use, for an operation that begins; `None` once the peer is
+    /// gone, or the memory.
     #[inline(always)]
-    fn reals(&self) -> Option<(*mut c_void, *mut c_void)> {
+    fn begin(&self) -> Option<(*mut c_void, *mut c_void)> {
+        self.endpoint.note_access();
         let (endpoint, key) = (self.endpoint.real(), self.key.real());
         (!endpoint.is_null() && !key.is_null()).then_some((endpoint, key))
     }
@@ -42,7 +44,7 @@ pub unsafe fn put(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
-        let Some((endpoint, key)) = to.reals() else {
+        let Some((endpoint, key)) = to.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
         operation(&*to.endpoint.worker, param, |param| {
@@ -63,7 +65,7 @@ pub unsafe fn get(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
-        let Some((endpoint, key)) = from.reals() else {
+        let Some((endpoint, key)) = from.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
         operation(&*from.endpoint.worker, param, |param| {
@@ -77,7 +79,7 @@ pub unsafe fn get(
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_put_nbi`.
 pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize) -> Status {
-    let Some((endpoint, key)) = to.reals() else {
+    let Some((endpoint, key)) = to.begin() else {
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
@@ -89,7 +91,7 @@ pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize)
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_get_nbi`.
 pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize) -> Status {
-    let Some((endpoint, key)) = from.reals() else {
+    let Some((endpoint, key)) = from.begin() else {
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
@@ -111,7 +113,7 @@ pub unsafe fn atomic(
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*on.endpoint.worker };
     worker.traffic.note_atomic();
-    let Some((endpoint, key)) = on.reals() else {
+    let Some((endpoint, key)) = on.begin() else {
         return StatusPtr::from_status(CUT_OFF);
     };
     // SAFETY: by the caller's promise; the parameters are read, within their own version.
@@ -142,7 +144,7 @@ pub unsafe fn atomic(
 pub unsafe fn atomic_implicit(on: Target<'_>, opcode: u32, operand: u64, size: usize) -> Status {
     // SAFETY: a worker outlives its endpoints.
     unsafe { &*on.endpoint.worker }.traffic.note_atomic();
-    let Some((endpoint, key)) = on.reals() else {
+    let Some((endpoint, key)) = on.begin() else {
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
