@@ -60,7 +60,8 @@ static inline int vf_time_left(void)
 /* Whether there is another round: rank 0 decides for all. Collective. */
 static inline int vf_more(void)
 {
-    int more = vf.rounds ? vf.round < vf.rounds : vf_time_left();
+    /* One round at least, however long it took to get here. */
+    int more = vf.rounds ? vf.round < vf.rounds : vf.round == 0 || vf_time_left();
     MPI_Bcast(&more, 1, MPI_INT, 0, MPI_COMM_WORLD);
     vf.round += more;
     return more;
