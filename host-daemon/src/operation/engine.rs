@@ -150,9 +150,9 @@ impl Engine {
 
     /// Goes on with an operation that an earlier daemon began.
     fn take_up(self: &Arc<Self>, replayed: Replayed) -> Result<(), JournalError> {
+        let mut journal = Journal::reopen(&self.directory, &replayed)?;
         let plan = replayed.plan;
         let phase = replayed.state.phase;
-        let mut journal = Journal::reopen(&self.directory, &plan.id, replayed.records)?;
         let destination: Option<Arc<dyn Host>> = match &plan.request {
             Request::Switch { .. } => None,
             Request::Migrate { to, .. } => match self.peers.get(to) {

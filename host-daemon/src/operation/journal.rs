@@ -111,6 +111,8 @@ pub struct Replayed {
     pub last_ms: u64,
     /// Records in it.
     pub records: u64,
+    /// Their length in the file, in bytes; what a crash cut short lies behind.
+    pub bytes: u64,
 }
 
 /// File of an operation's journal.
@@ -128,6 +130,7 @@ impl Replayed {
             report: None,
             last_ms: 0,
             records: 1,
+            bytes: 0,
         }
     }
 
@@ -167,8 +170,7 @@ impl Journal {
             .mode(0o600)
             .open(&path)
             .map_err(wrap)?;
-        let room = ROOM + ROOM_PER_VM * i64::try_from(plan.vms.len()).unwrap_or(0);
-        let begun = reserve(&file, room).and_then(|()| {
+        let begun = reserve(&file, plan).and_then(|()| {
             // The file's name has to survive a crash too.
             File::open(directory)?.sync_all()
         });
@@ -186,24 +188,28 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Opens an existing journal to go on with it.
+    /// Opens an existing journal to go on with it. A record that a crash cut short is cut off.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn reopen(directory: &Path, id: &OperationId, records: u64) -> Result<Self, JournalError> {
-        let path = path_of(directory, id);
+    pub fn reopen(directory: &Path, replayed: &Replayed) -> Result<Self, JournalError> {
+        let path = path_of(directory, &replayed.plan.id);
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
+            .and_then(|file| file.set_len(replayed.bytes).map(|()| file))
             .map_err(|source| JournalError::Io {
                 verb: "open",
                 path: path.clone(),
                 source,
             })?;
+        if let Err(error) = reserve(&file, &replayed.plan) {
+            tracing::warn!(path = %path.display(), %error, "no room taken for the rest of a journal");
+        }
         Ok(Self {
             path,
             file,
-            seq: records,
+            seq: replayed.records,
         })
     }
 
@@ -233,9 +239,10 @@ impl Journal {
 }
 
 /// Takes blocks on the disk without making the file longer, where the file system can.
-fn reserve(file: &File, room: i64) -> std::io::Result<()> {
+fn reserve(file: &File, plan: &Plan) -> std::io::Result<()> {
     use nix::errno::Errno;
     use nix::fcntl::{FallocateFlags, fallocate};
+    let room = ROOM + ROOM_PER_VM * i64::try_from(plan.vms.len()).unwrap_or(0);
     match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, room) {
         Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno.into()),
@@ -248,11 +255,13 @@ fn reserve(file: &File, room: i64) -> std::io::Result<()> {
 /// # Errors
 /// [`JournalError`].
 pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
-    let text = std::fs::read_to_string(path).map_err(|source| JournalError::Io {
+    let bytes = std::fs::read(path).map_err(|source| JournalError::Io {
         verb: "read",
         path: path.to_owned(),
         source,
     })?;
+    // What a crash left at the end may be anything.
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.split_inclusive('\n').collect();
     let mut replayed: Option<Replayed> = None;
     for (index, text) in lines.iter().enumerate() {
@@ -275,6 +284,7 @@ pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
             (None, _) => return Err(damaged()),
         };
         known.last_ms = line.at_ms;
+        known.bytes += text.len() as u64;
     }
     Ok(replayed)
 }
@@ -349,6 +359,21 @@ mod tests {
             std::fs::write(&path, &text[..text.len() - cut]).unwrap();
             let replayed = replay(&path).unwrap().unwrap();
             assert_eq!(replayed.state.phase, Phase::Prepare);
+        }
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_short_is_gone_on_with_and_read_again() {
+        let (dir, path) = written();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for cut in [1, 5, 40] {
+            std::fs::write(&path, &text[..text.len() - cut]).unwrap();
+            let replayed = replay(&path).unwrap().unwrap();
+            let mut journal = Journal::reopen(dir.path(), &replayed).unwrap();
+            let phase = Phase::Copy;
+            journal.append(Record::Intent { phase }, 8).unwrap();
+            let again = replay(&path).unwrap().unwrap();
+            assert_eq!((again.records, again.last_ms), (replayed.records + 1, 8));
         }
     }
 
