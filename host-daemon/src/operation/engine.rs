@@ -301,6 +301,7 @@ impl Engine {
         };
         drop(driving);
         let mut shown = crew.shown.borrow().clone();
+        let is_over = driven.is_ok();
         match driven {
             Ok(state) => shown.state = state,
             Err(error) => {
@@ -308,7 +309,8 @@ impl Engine {
                 let phase = shown.state.phase;
                 crew.stand_down(phase).await;
                 shown.state.reasons.push(format!(
-                    "{}; stopped in phase {phase}: make room on the disk and restart symvirtd",
+                    "{}; stopped in phase {phase}: make room on the disk and restart symvirtd, \
+                     which goes on",
                     chain(&error)
                 ));
                 shown.state.phase = Phase::NeedsOperator;
@@ -316,15 +318,18 @@ impl Engine {
         }
         let report = crew.take_report();
         let phase = shown.state.phase;
-        let record = Record::Ended {
-            phase,
-            report: Box::new(report.clone()),
-        };
-        if let Err(error) = journal.append(record, self.clock.now_ms()) {
-            error!(operation_id = %plan.id, error = chain(&error), "journal");
-        }
         info!(operation_id = %plan.id, %phase, reason = shown.state.reason(), "operation ended");
-        self.table().busy.remove(plan.request.gang());
+        // One that only stands is the next daemon's, and its gang is still taken.
+        if is_over {
+            let record = Record::Ended {
+                phase,
+                report: Box::new(report.clone()),
+            };
+            if let Err(error) = journal.append(record, self.clock.now_ms()) {
+                error!(operation_id = %plan.id, error = chain(&error), "journal");
+            }
+            self.table().busy.remove(plan.request.gang());
+        }
         public.send_replace(self.info(plan, &shown, Some(report)));
     }
 
