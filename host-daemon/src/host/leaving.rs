@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use symvirt_qmp::commands;
 use symvirt_qmp::migration::{
     Cancelled, Endpoint, MigrateError, Outgoing, Progress, Status, query,
 };
+use symvirt_qmp::{Client, commands};
 use tracing::info;
 
 use super::LocalHost;
@@ -124,9 +124,14 @@ impl LocalHost {
         if progress.is_over() || progress.status == Status::none {
             return Ok(None);
         }
+        self.attach(&client).await.map(Some)
+    }
+
+    /// Takes over a copy that an earlier daemon has begun.
+    async fn attach(&self, client: &Client) -> Result<Outgoing, HostError> {
         let to = Endpoint::Uri(EARLIER.into());
-        let attached = Outgoing::attach(&client, &to, NUMBERS).await;
-        attached.map(Some).map_err(|error| self.failed(&error))
+        let attached = Outgoing::attach(client, &to, NUMBERS).await;
+        attached.map_err(|error| self.failed(&error))
     }
 
     pub(super) async fn see_it_run(&self, machine: &Machine) -> Result<(), HostError> {
@@ -189,9 +194,7 @@ impl LocalHost {
             .client()
             .await
             .map_err(|error| self.failed(&error))?;
-        let to = Endpoint::Uri(EARLIER.into());
-        let attached = Outgoing::attach(&client, &to, NUMBERS).await;
-        let outgoing = Arc::new(attached.map_err(|error| self.failed(&error))?);
+        let outgoing = Arc::new(self.attach(&client).await?);
         *machine.outgoing() = Some(outgoing.clone());
         Ok(outgoing)
     }

@@ -51,7 +51,7 @@ pub struct Crew {
     /// Where the state is shown.
     pub shown: watch::Sender<Shown>,
     /// What is measured on the way.
-    pub measured: Mutex<Measured>,
+    measured: Mutex<Measured>,
 }
 
 impl Crew {
@@ -97,7 +97,7 @@ pub struct Shown {
 
 /// What is measured, and what later phases need of earlier ones.
 #[derive(Debug, Default)]
-pub struct Measured {
+struct Measured {
     /// For the end.
     pub report: Report,
     /// Where the stream of each VM goes.

@@ -36,7 +36,7 @@ impl Crew {
         }
     }
 
-    /// Before the first phase that an earlier daemon did not begin: hears the gang.
+    /// Before the first phase of this daemon in which no VM may stand still: hears the gang.
     pub(super) async fn meet(&self, phase: Phase) {
         let vms_may_stand = matches!(
             phase,

@@ -96,10 +96,15 @@ impl Crew {
 
     /// Looks for QEMUs that have ended.
     pub(super) async fn look_for_lost(&self) {
-        for vm in self.plan.vms.iter().filter(|vm| !self.is_lost(&vm.vm)) {
-            let call = HostCall::Look { vm: vm.vm.clone() };
-            if let Err(HostError::Gone { how, .. }) = self.keeper(&vm.vm).call(call).await {
-                self.lose(&vm.vm, &how);
+        let left = self.plan.vms.iter().filter(|vm| !self.is_lost(&vm.vm));
+        let looks = left.map(|vm| {
+            let look = HostCall::Look { vm: vm.vm.clone() };
+            let looking = self.keeper(&vm.vm).call(look);
+            async move { (&vm.vm, looking.await) }
+        });
+        for (vm, seen) in join_all(looks).await {
+            if let Err(HostError::Gone { how, .. }) = seen {
+                self.lose(vm, &how);
             }
         }
     }
