@@ -23,7 +23,7 @@ use crate::transport::Interconnect;
 /// What departed ranks sent is bounded; beyond it the oldest is forgotten.
 const MAX_DEPARTED: usize = 65_536;
 /// Processes that are remembered as gone for good.
-const MAX_LEFT: usize = 4096;
+pub(crate) const MAX_LEFT: usize = 4096;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -90,8 +90,8 @@ impl Gang {
         if self.round.is_some() {
             return Ok(effects);
         }
-        let heard = |guest: &&GuestId| !self.roster.guests.contains(*guest);
-        let silent: Vec<_> = expected.iter().filter(heard).cloned().collect();
+        let unheard = |guest: &&GuestId| !self.roster.guests.contains(*guest);
+        let silent: Vec<_> = expected.iter().filter(unheard).cloned().collect();
         if let Some(found) = self.found() {
             if !silent.is_empty() && found.depends_on_silent() {
                 return Err(Unsettled {

@@ -5,14 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::gang::outcome::{GuestId, RankName};
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::memory;
+use crate::memory::{self, MAX_LEFT};
 use crate::rank::{Join, WorkerCount};
 
 /// Ranks one guest may have at a time; a guest is not trusted to stop by itself.
 pub(super) const MAX_RANKS_PER_GUEST: usize = 4096;
-
-/// Processes that are remembered as gone for good.
-const MAX_LEFT: usize = 4096;
 
 /// Counts of messages that departed ranks have sent, in all.
 const MAX_DEPARTED_COUNTS: usize = 4 << 20;
