@@ -8,7 +8,6 @@ use symvirt_ffi::ucs::Status;
 
 use super::rarely;
 use crate::object::handle;
-use crate::object::request::HEADER;
 use crate::process::{contexts, is_movable};
 use crate::real::{self, real};
 
@@ -67,7 +66,7 @@ pub unsafe extern "C" fn ucp_context_query(context: *mut c_void, attr: *mut Cont
     unsafe {
         let status = (real().context_query)(ours.real(), attr);
         if status == Status::OK && (*attr).field_mask & context_attr::REQUEST_SIZE != 0 {
-            (*attr).request_size = HEADER;
+            (*attr).request_size = ours.requests.reported();
         }
         status
     }

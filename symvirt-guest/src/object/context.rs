@@ -1,12 +1,13 @@
 //! A context: features, configuration, and the recipe to make another on other transports.
 
 use std::ffi::{CStr, CString, c_char, c_uint, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use symvirt_ffi::flags::{feature, param};
-use symvirt_ffi::ucp::Params;
+use symvirt_ffi::flags::{context_attr, feature, param};
+use symvirt_ffi::ucp::{ContextAttr, Params};
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::transport::Transports;
 
@@ -106,17 +107,21 @@ impl Context {
         transports: &Transports,
     ) -> Result<Box<Context>, Status> {
         // SAFETY: by the caller's promise.
-        let (params, requests) = unsafe { (copy_params(params), request_spec(params)) };
+        let (params, mut requests) = unsafe { (copy_params(params), request_spec(params)) };
         let recipe = Recipe {
             api,
             params,
             native: configs.0,
             explicit: configs.1,
         };
-        let real = recipe.make(transports)?;
+        let real_context = recipe.make(transports)?;
+        requests.real = real_request_size(real_context).inspect_err(|_| {
+            // SAFETY: made just now, and used by nobody.
+            unsafe { (real().cleanup)(real_context) };
+        })?;
         Ok(Box::new(Context {
             mark: Mark::Context,
-            real: AtomicPtr::new(real),
+            real: AtomicPtr::new(real_context),
             requests,
             workers: Mutex::new(Vec::new()),
             memories: Mutex::new(Vec::new()),
@@ -239,6 +244,26 @@ unsafe fn copy_params(params: *const Params) -> Params {
     }
 }
 
+/// Bytes of a request of the real library without an application's area: the same in all contexts.
+fn real_request_size(real_context: *mut c_void) -> Result<usize, Status> {
+    let mut attr = MaybeUninit::<ContextAttr>::zeroed();
+    // SAFETY: a live context and our attributes, of which zero bytes are valid values.
+    let (status, size) = unsafe {
+        let attr = attr.assume_init_mut();
+        attr.field_mask = context_attr::REQUEST_SIZE;
+        (
+            (real().context_query)(real_context, attr),
+            attr.request_size,
+        )
+    };
+    match status {
+        Status::OK => Ok(size),
+        status => Err(status),
+    }
+}
+
+/// What the application asked for; the real library's part is not known yet.
+///
 /// # Safety
 /// `params` is readable by its `field_mask`.
 unsafe fn request_spec(params: *const Params) -> RequestSpec {
@@ -246,6 +271,7 @@ unsafe fn request_spec(params: *const Params) -> RequestSpec {
     unsafe {
         let has = |field| (*params).field_mask & field != 0;
         RequestSpec {
+            real: 0,
             size: if has(param::REQUEST_SIZE) {
                 (*params).request_size
             } else {

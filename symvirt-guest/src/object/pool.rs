@@ -18,10 +18,24 @@ const ALIGN: usize = 64;
 /// What the application asked of its requests at `ucp_init`.
 #[derive(Clone, Copy)]
 pub struct RequestSpec {
+    /// Bytes of the real library's own request, which stands before ours.
+    pub real: usize,
     /// Bytes of the application's area.
     pub size: usize,
     pub init: RequestInit,
     pub cleanup: RequestInit,
+}
+
+impl RequestSpec {
+    /// What `ucp_context_query` reports: bytes before the application's area.
+    pub fn reported(&self) -> usize {
+        self.real + HEADER
+    }
+
+    /// Bytes before a header of the pool.
+    fn before(&self) -> usize {
+        self.real.next_multiple_of(ALIGN)
+    }
 }
 
 /// Free requests, their state zero. Helpers stay away: only application threads take and return,
@@ -127,7 +141,13 @@ impl Pool {
     }
 
     fn stride(&self) -> usize {
-        (HEADER + self.spec.size).next_multiple_of(ALIGN)
+        self.spec.before() + (HEADER + self.spec.size).next_multiple_of(ALIGN)
+    }
+
+    /// A request of a slab.
+    fn nth(&self, slab: *mut u8, index: usize) -> *mut Request {
+        slab.wrapping_add(index * self.stride() + self.spec.before())
+            .cast()
     }
 
     fn layout(&self) -> Layout {
@@ -143,10 +163,11 @@ impl Pool {
             handle_alloc_error(self.layout());
         }
         for index in (0..PER_SLAB).rev() {
+            let request = self.nth(slab, index);
             // SAFETY: within the slab, aligned, exclusively ours.
-            let request = unsafe { slab.add(index * self.stride()) }.cast::<Request>();
-            // SAFETY: as above.
             unsafe { request.write(Request::blank(worker)) };
+            // SAFETY: just written.
+            unsafe { Request::name_itself(request) };
             if let Some(init) = self.spec.init {
                 // SAFETY: UCP's contract: called once for each request's area.
                 unsafe { init(Request::user(request)) };
@@ -161,16 +182,15 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let (layout, stride) = (self.layout(), self.stride());
-        for &slab in &self.state.get_mut().slabs {
+        let layout = self.layout();
+        for slab in std::mem::take(&mut self.state.get_mut().slabs) {
             for index in 0..PER_SLAB {
-                // SAFETY: within the slab; the area was initialised by `init`.
-                let request = unsafe { slab.add(index * stride) }.cast::<Request>();
+                let request = self.nth(slab, index);
                 if let Some(cleanup) = self.spec.cleanup {
                     // SAFETY: UCP's contract: called once for each request's area.
                     unsafe { cleanup(Request::user(request)) };
                 }
-                // SAFETY: as above.
+                // SAFETY: within the slab, made by `grow`.
                 unsafe { Request::blot_out(request) };
             }
             // SAFETY: allocated with this layout.

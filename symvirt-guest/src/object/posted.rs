@@ -1,14 +1,11 @@
 //! Receives that are posted and not complete, in the order of posting: what a switch cancels on
 //! the old worker and posts again, in order, on the new one.
 
-use std::cell::Cell;
-use std::ffi::c_void;
 use std::ptr;
 use std::sync::Mutex;
 
 use super::lock;
 use super::request::Request;
-use crate::real::found;
 
 /// A ring through the requests' own links. Its ends meet in a request of its own, so that nothing
 /// has to be decided where a receive is added or removed: 10 instructions a message. The lock is
@@ -16,8 +13,6 @@ use crate::real::found;
 pub struct Posted {
     guard: Mutex<()>,
     ends: *mut Request,
-    /// The real request of the last receive that completed, see [`Posted::retire`].
-    spent: Cell<*mut c_void>,
 }
 
 impl Posted {
@@ -31,26 +26,7 @@ impl Posted {
         Posted {
             guard: Mutex::new(()),
             ends,
-            spent: Cell::new(ptr::null_mut()),
         }
-    }
-
-    /// Keeps the real request of a completed receive, where one thread is alone with the worker,
-    /// and frees the one before: the application waits for the completion, and for the next post
-    /// it does not, [`Posted::free_spent`].
-    #[inline(always)]
-    pub fn retire(&self, real_request: *mut c_void) {
-        let before = self.spent.replace(real_request);
-        if !before.is_null() {
-            // SAFETY: complete, and freed once.
-            unsafe { (found().request_free)(before) };
-        }
-    }
-
-    /// Frees what is spent; before the real worker changes at the latest.
-    #[inline(always)]
-    pub fn free_spent(&self) {
-        self.retire(ptr::null_mut());
     }
 
     /// Adds a receive at the end, before it is posted: so the order here is the order there.

@@ -2,7 +2,14 @@
 //!
 //! The memory is ours, because MPI embeds its own request behind it and it must survive the
 //! worker that the operation started on. Layout, as UCP has it: header, then the application's
-//! area; the application holds the address of the area.
+//! area; the application holds the address of the area. Before the header there is room for the
+//! real library's own request, so that a receive costs it no request of its pool, and us no call
+//! to free it (`UCP_OP_ATTR_FIELD_REQUEST`): there, the header is the area.
+//!
+//! ```text
+//!   | real library's request | header: Request | application's area |
+//!                            ^ what it is told  ^ what the application holds
+//! ```
 //!
 //! ```text
 //!   real call returns first          completion comes first (inline)
@@ -70,14 +77,16 @@ pub struct Posting {
 /// The header before the application's area.
 #[repr(C)]
 pub struct Request {
-    /// The application's parameters as the real library gets them: callback and user data are
-    /// ours. Only what the mask announces is valid, and `recv_info` if `asked` announces it.
+    /// The application's parameters as the real library gets them: callback, user data and, of a
+    /// receive, the request are ours. Only what the mask announces is valid, and `recv_info` if
+    /// `asked` announces it.
     pub param: RequestParam,
     pub posting: Posting,
     /// Links of the one list the request is on: pool or posted.
     pub next: *mut Request,
     pub previous: *mut Request,
-    /// The real request from its return to the completion, otherwise null.
+    /// The real request from its return to the completion, otherwise null: the header's own
+    /// address, if the real library was told so.
     pub real: *mut c_void,
     pub worker: *const Worker,
     pub info: TagRecvInfo,
@@ -92,7 +101,8 @@ pub struct Request {
     mark: Mark,
 }
 
-/// Bytes before the application's area: what `ucp_context_query` reports as request size.
+/// Bytes of the header. With the real library's request they are what `ucp_context_query` reports
+/// as request size.
 pub const HEADER: usize = size_of::<Request>();
 
 const _: () = {
@@ -149,9 +159,23 @@ impl Request {
             (&raw mut (*request).worker).write(worker);
             (&raw mut (*request).real).write(ptr::null_mut());
             (&raw mut (*request).state).write(AtomicU32::new(USER_OWNED));
+            Request::name_itself(request);
             (&raw mut (*request).mark).write(Mark::Request);
         }
         request
+    }
+
+    /// Writes what the real library is told of the request itself: the same in all operations.
+    ///
+    /// # Safety
+    /// The header is writable.
+    #[inline(always)]
+    pub unsafe fn name_itself(request: *mut Request) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            (&raw mut (*request).param.request).write(request.cast());
+            (&raw mut (*request).param.user_data).write(request.cast());
+        }
     }
 
     /// What the application holds.
@@ -233,11 +257,7 @@ pub unsafe fn fired(
     if !has_returned && header.set(FIRED, shared) & RETURNED == 0 {
         return;
     }
-    if kind == Kind::Receive && status == Status::OK && !shared {
-        worker.posted.retire(take_real(header));
-    } else {
-        free_real(header);
-    }
+    free_real(header);
     if kind != Kind::Receive {
         worker.traffic.operation_ended();
     }
@@ -255,15 +275,14 @@ pub unsafe fn fired(
     }
 }
 
-#[inline(always)]
-fn take_real(header: &mut Request) -> *mut c_void {
-    std::mem::replace(&mut header.real, ptr::null_mut())
-}
-
+/// The real request has completed; the real library's own memory goes back to it.
 #[inline(always)]
 fn free_real(header: &mut Request) {
-    // SAFETY: a request that the real library returned and that was not freed yet.
-    unsafe { (found().request_free)(take_real(header)) };
+    let real = std::mem::replace(&mut header.real, ptr::null_mut());
+    if header.param.op_attr_mask & op::REQUEST == 0 {
+        // SAFETY: a request that the real library returned and that was not freed yet.
+        unsafe { (found().request_free)(real) };
+    }
 }
 
 /// A switch has cancelled a posted receive: it waits, as if never posted, for the new worker.

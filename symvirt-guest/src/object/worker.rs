@@ -207,7 +207,6 @@ impl Worker {
 
     /// Changes the real side; under the closed gate. Returns the old one.
     pub fn swap_real(&self, new: *mut c_void) -> *mut c_void {
-        self.posted.free_spent();
         self.real.swap(new, Ordering::Relaxed)
     }
 

@@ -60,7 +60,7 @@ pub unsafe fn begin(
         } else {
             Request::in_users_memory(worker, (*param).request)
         };
-        tell(request, param, asked, callback);
+        tell(request, param, asked, 0, callback);
         let told = &mut (*request).param;
         if asked & op::FLAGS != 0 {
             told.flags = (*param).flags;
@@ -75,7 +75,8 @@ pub unsafe fn begin(
     }
 }
 
-/// Writes the parameters for the real library, all but the seldom ones.
+/// Writes the parameters for the real library, all but the seldom ones; `more` is added to the
+/// mask.
 ///
 /// # Safety
 /// As [`begin`]; `asked` is the mask of `param`.
@@ -84,14 +85,14 @@ pub unsafe fn tell(
     request: *mut Request,
     param: *const RequestParam,
     asked: u32,
+    more: u32,
     callback: *const c_void,
 ) {
     // SAFETY: by the caller's promise.
     unsafe {
         let told = &mut (*request).param;
-        told.op_attr_mask = asked & PASSED | op::CALLBACK | op::USER_DATA;
+        told.op_attr_mask = asked & PASSED | op::CALLBACK | op::USER_DATA | more;
         told.cb = callback;
-        told.user_data = request.cast();
         if asked & op::DATATYPE != 0 {
             told.datatype = (*param).datatype;
         }

@@ -14,6 +14,12 @@ use crate::object::request::{self, FIRED, Kind, Posting, RETURNED, Request};
 use crate::object::worker::Worker;
 use crate::real::{found, real};
 
+/// What the real library is asked for always: the callback, also of what completes at once, and to
+/// use our memory for its request.
+///
+/// UCX 1.13 ignores a request for the description of an immediately completed receive.
+const IN_OURS: u32 = op::NO_IMM_CMPL | op::REQUEST;
+
 unsafe extern "C" fn on_received(
     _: *mut c_void,
     status: Status,
@@ -149,19 +155,13 @@ pub unsafe fn receive_short(
         } else {
             Request::in_users_memory(worker, (*param).request)
         };
-        let more = asked | op::NO_IMM_CMPL;
-        tell(request, param, more, on_received as *const c_void);
+        tell(request, param, asked, IN_OURS, on_received as *const c_void);
         note(request, param, asked, Kind::Receive);
-        let result = start(worker, request, buffer, count, tag, mask, false);
-        worker.posted.free_spent();
-        result
+        start(worker, request, buffer, count, tag, mask, false)
     }
 }
 
 /// Receives by tag, in whatever circumstances.
-///
-/// UCX 1.13 ignores a request for the description of an immediately completed receive: the real
-/// library is asked for the callback always, and the inline one is caught.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of a tagged receive.
@@ -184,7 +184,7 @@ pub unsafe fn receive(
             return receive_message(worker, buffer, count, message, param);
         }
         let request = begin(worker, param, on_received as *const c_void, shared);
-        (*request).param.op_attr_mask |= op::NO_IMM_CMPL;
+        (*request).param.op_attr_mask |= IN_OURS;
         note(request, param, (*param).op_attr_mask, Kind::Receive);
         start(worker, request, buffer, count, tag, mask, shared)
     }
@@ -250,7 +250,7 @@ pub unsafe fn receive_message(
     unsafe {
         let request = begin(worker, param, on_message as *const c_void, shared);
         let header = &mut *request;
-        header.param.op_attr_mask |= op::NO_IMM_CMPL;
+        header.param.op_attr_mask |= IN_OURS;
         note(request, param, (*param).op_attr_mask, kind);
         header.info = message.info;
         let real_message = match message.body {

@@ -170,7 +170,7 @@ pub unsafe fn send_short(
             0 => spare,
             _ => Request::in_users_memory(endpoint.worker, (*param).request),
         };
-        tell(request, param, asked, on_done as *const c_void);
+        tell(request, param, asked, 0, on_done as *const c_void);
         let told = &raw const (*request).param;
         let result = (found().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
         if result == StatusPtr::OK {
