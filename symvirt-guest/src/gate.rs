@@ -29,7 +29,7 @@ use futex::Futex;
 pub use order::announce;
 use order::{after_closing, light_barrier};
 #[cfg(not(loom))]
-pub use passage::{GATE, enter, enter_at_once};
+pub use passage::{GATE, Passage, enter, enter_at_once};
 
 use crate::tls::{Mode, ModeCell};
 

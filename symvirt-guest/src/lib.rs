@@ -19,6 +19,7 @@
 //! | [`switch`] | prepare, commit, release: the helper threads |
 //! | [`process`] | what there is one of per process: identity, epoch, contexts, the round |
 //! | [`channel`] | the socket to the agent |
+//! | [`turn`] | one thread at a time with a worker that several share |
 //! | [`queue`] | things that wait for a thread of the application |
 //! | [`real`] | entries of the real libucp |
 //! | [`spool`] | memory for drained messages, with a limit |
@@ -59,3 +60,5 @@ mod switch;
 mod tls;
 #[cfg(not(loom))]
 mod transfer;
+#[cfg_attr(loom, allow(dead_code, reason = "only the model runs"))]
+mod turn;

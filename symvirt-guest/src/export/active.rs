@@ -9,7 +9,6 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
 use super::send::raw;
-use crate::gate;
 use crate::object::handle;
 use crate::object::handler::{Callback, Handler};
 use crate::process::workers;
@@ -42,7 +41,7 @@ pub unsafe extern "C" fn ucp_am_send_nbx(
             header,
             length: header_length,
         };
-        let _passage = gate::enter();
+        let _inside = (*ours.worker).enter();
         send(ours, head, buffer, count, param)
     }
 }
@@ -166,7 +165,7 @@ pub unsafe extern "C" fn ucp_am_recv_data_nbx(
         let Some(ours) = handle::worker(worker) else {
             return (real().am_recv_data_nbx)(worker, data, buffer, count, param);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         match ours.descriptors.take(data) {
             None => StatusPtr::from_status(Status::INVALID_PARAM),
             Some(descriptor) => fetch(ours, descriptor, buffer, count, param),
@@ -183,7 +182,7 @@ pub unsafe extern "C" fn ucp_am_data_release(worker: *mut c_void, data: *mut c_v
         let Some(ours) = handle::worker(worker) else {
             return (real().am_data_release)(worker, data);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         if let Some(descriptor) = ours.descriptors.take(data) {
             descriptor.release(ours.real());
         }

@@ -11,10 +11,10 @@ use super::flush::wait;
 use super::rarely;
 use super::rma::target;
 use super::send::raw;
-use crate::gate;
 use crate::real::real;
 use crate::transfer::begin::plain;
 use crate::transfer::one_sided::{self, Target};
+use crate::transfer::short::Short;
 
 /// # Safety
 /// As UCX's.
@@ -38,8 +38,13 @@ pub unsafe extern "C" fn ucp_atomic_op_nbx(
         } else {
             ptr::null_mut()
         };
-        let _passage = gate::enter();
-        one_sided::atomic(target, opcode, operand, count, reply, param)
+        let worker = &*target.endpoint.worker;
+        if let Some(short) = Short::of_other(worker, param) {
+            let short = Some(&short);
+            return one_sided::atomic(target, opcode, operand, count, reply, param, short);
+        }
+        let _inside = worker.enter();
+        one_sided::atomic(target, opcode, operand, count, reply, param, None)
     }
 }
 
@@ -59,7 +64,7 @@ pub unsafe extern "C" fn ucp_atomic_post(
         let Some(target) = target(endpoint, remote, key) else {
             return (real().atomic_post)(endpoint, opcode, operand, size, remote, key);
         };
-        let _passage = gate::enter();
+        let _inside = (*target.endpoint.worker).enter();
         one_sided::atomic_implicit(target, opcode, operand, size)
     }
 }
@@ -100,6 +105,7 @@ pub unsafe extern "C" fn ucp_atomic_fetch_nb(
 }
 
 /// Starts a fetching operation on one element of `size` bytes. UCX reads the operand at once.
+#[inline(always)]
 unsafe fn fetch(
     target: Target<'_>,
     opcode: AtomicOp,
@@ -109,10 +115,24 @@ unsafe fn fetch(
     callback: SendCallback,
 ) -> StatusPtr {
     let param = plain((size as u64) << dt::SHIFT, raw(callback));
-    let _passage = gate::enter();
     let operand = (&raw const operand).cast();
-    // SAFETY: the application's arguments.
-    unsafe { one_sided::atomic(target, opcode, operand, 1, result, &raw const param) }
+    // SAFETY: the application's arguments; a worker outlives its endpoints.
+    unsafe {
+        let worker = &*target.endpoint.worker;
+        if let Some(short) = Short::of_other(worker, &raw const param) {
+            return one_sided::atomic(
+                target,
+                opcode,
+                operand,
+                1,
+                result,
+                &raw const param,
+                Some(&short),
+            );
+        }
+        let _inside = worker.enter();
+        one_sided::atomic(target, opcode, operand, 1, result, &raw const param, None)
+    }
 }
 
 macro_rules! blocking {

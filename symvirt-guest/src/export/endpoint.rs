@@ -8,7 +8,6 @@ use symvirt_ffi::ucp::{EpParams, RequestParam};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
-use crate::gate;
 use crate::object::handle;
 use crate::process::endpoints;
 use crate::real::real;
@@ -49,7 +48,7 @@ pub unsafe extern "C" fn ucp_ep_close_nbx(
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().ep_close_nbx)(endpoint, param);
         };
-        let _passage = gate::enter();
+        let _inside = (*ours.worker).enter();
         endpoints::close(ours, param)
     }
 }
@@ -64,7 +63,7 @@ pub unsafe extern "C" fn ucp_ep_close_nb(endpoint: *mut c_void, mode: c_uint) ->
             return rarely!(ucp_ep_close_nb(endpoint => *mut c_void, mode => c_uint) -> StatusPtr,
                 or StatusPtr::from_status(Status::UNSUPPORTED));
         };
-        let _passage = gate::enter();
+        let _inside = (*ours.worker).enter();
         endpoints::close(ours, &close_param(mode))
     }
 }
@@ -98,7 +97,7 @@ pub unsafe extern "C" fn ucp_ep_destroy(endpoint: *mut c_void) {
         };
         let worker = ours.worker;
         let started = {
-            let _passage = gate::enter();
+            let _inside = (*worker).enter();
             endpoints::close(ours, &close_param(close::MODE_FLUSH))
         };
         super::flush::wait(&*worker, started);
@@ -111,9 +110,11 @@ macro_rules! with_real_endpoint {
         /// As UCX's.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($first: *mut c_void, $($arg: $ty),*) $(-> $ret)? {
-            let _passage = gate::enter();
             // SAFETY: the application's handle.
-            let $first = unsafe { handle::endpoint($first) }.map_or($first, |ours| ours.real());
+            let ours = unsafe { handle::endpoint($first) };
+            // SAFETY: a worker outlives its endpoints.
+            let _inside = ours.map(|ours| unsafe { &*ours.worker }.enter());
+            let $first = ours.map_or($first, |ours| ours.real());
             if $first.is_null() {
                 // Its peer is gone.
                 return $($default)?;

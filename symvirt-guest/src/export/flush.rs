@@ -10,7 +10,6 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
 use super::send::raw;
-use crate::gate;
 use crate::object::endpoint::Endpoint;
 use crate::object::handle;
 use crate::object::request::{self, Request};
@@ -18,14 +17,15 @@ use crate::object::worker::Worker;
 use crate::real::real;
 use crate::transfer::begin::plain;
 use crate::transfer::send;
+use crate::transfer::short::Short;
 
 /// # Safety
 /// `param` is the application's.
 unsafe fn flush_worker(worker: &Worker, param: *const RequestParam) -> StatusPtr {
-    let _passage = gate::enter();
+    let _inside = worker.enter();
     // SAFETY: inside the gate, on the real worker in use.
     unsafe {
-        send::operation(worker, param, |param| {
+        send::operation(None, worker, param, |param| {
             (real().worker_flush_nbx)(worker.real(), param)
         })
     }
@@ -33,14 +33,35 @@ unsafe fn flush_worker(worker: &Worker, param: *const RequestParam) -> StatusPtr
 
 /// # Safety
 /// `param` is the application's.
+#[inline(always)]
 unsafe fn flush_endpoint(endpoint: &Endpoint, param: *const RequestParam) -> StatusPtr {
-    let _passage = gate::enter();
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    // SAFETY: by the caller's promise; inside the gate, as asked for.
+    unsafe {
+        if let Some(short) = Short::of_other(worker, param) {
+            return flush_inside(endpoint, worker, param, Some(&short));
+        }
+        let _inside = worker.enter();
+        flush_inside(endpoint, worker, param, None)
+    }
+}
+
+/// # Safety
+/// As [`flush_endpoint`], inside the gate.
+#[inline(always)]
+unsafe fn flush_inside(
+    endpoint: &Endpoint,
+    worker: &Worker,
+    param: *const RequestParam,
+    short: Option<&Short>,
+) -> StatusPtr {
     if endpoint.is_cut_off() {
         return StatusPtr::OK;
     }
-    // SAFETY: inside the gate, on the real endpoint in use; a worker outlives its endpoints.
+    // SAFETY: by the caller's promise; on the real endpoint in use.
     unsafe {
-        send::operation(&*endpoint.worker, param, |param| {
+        send::operation(short, worker, param, |param| {
             (real().ep_flush_nbx)(endpoint.real(), param)
         })
     }
@@ -61,7 +82,7 @@ pub unsafe fn wait(worker: &Worker, started: StatusPtr) -> Status {
     loop {
         // SAFETY: live until freed below.
         let status = unsafe { (*request).visible_status() };
-        let _passage = gate::enter();
+        let _inside = worker.enter();
         if status != Status::INPROGRESS {
             // SAFETY: complete, and freed once.
             unsafe { request::free(request) };

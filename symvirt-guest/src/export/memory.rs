@@ -149,7 +149,7 @@ pub unsafe extern "C" fn ucp_rkey_destroy(key: *mut c_void) {
         match handle::key(key) {
             None => (real().rkey_destroy)(key),
             Some(ours) => {
-                let _passage = gate::enter();
+                let _inside = (*ours.worker).enter();
                 memories::destroy_key(ours);
             }
         }

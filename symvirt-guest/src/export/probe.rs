@@ -8,7 +8,6 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
 use super::receive::plain_receive;
-use crate::gate;
 use crate::object::handle;
 use crate::object::message::Body;
 use crate::object::worker::Worker;
@@ -30,7 +29,7 @@ pub unsafe extern "C" fn ucp_tag_probe_nb(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_probe_nb)(worker, tag, mask, remove, info);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         if !ours.drained.is_empty()
             && let Some(found) = probe_drained(ours, tag, mask, remove != 0, info)
         {
@@ -82,7 +81,7 @@ pub unsafe extern "C" fn ucp_tag_msg_recv_nbx(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_msg_recv_nbx)(worker, buffer, count, message, param);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         match ours.messages.take(message) {
             None => StatusPtr::from_status(Status::INVALID_PARAM),
             Some(message) => receive_message(ours, buffer, count, message, param),

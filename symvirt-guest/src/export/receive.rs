@@ -8,7 +8,6 @@ use symvirt_ffi::ucp::{Datatype, RequestParam, Tag, TagRecvCallback};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
-use crate::gate;
 use crate::object::handle;
 use crate::real::real;
 use crate::transfer::begin::{SELDOM, plain};
@@ -31,8 +30,7 @@ pub unsafe extern "C" fn ucp_tag_recv_nbx(
             let (first, asked) = (ours.pool.first(), (*param).op_attr_mask);
             if asked & SELDOM == 0
                 && !first.is_null()
-                && !ours.shared
-                && let Some(_passage) = gate::enter_at_once()
+                && let Some(_passage) = ours.enter_alone()
             {
                 return receive_short(ours, first, buffer, count, tag, mask, param, asked);
             }
@@ -58,7 +56,7 @@ unsafe fn receive_at_length(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_recv_nbx)(worker, buffer, count, tag, mask, param);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         receive(ours, buffer, count, tag, mask, param)
     }
 }

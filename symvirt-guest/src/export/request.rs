@@ -9,7 +9,6 @@ use symvirt_ffi::ucp::{RequestAttr, TagRecvInfo};
 use symvirt_ffi::ucs::Status;
 
 use super::rarely;
-use crate::gate;
 use crate::object::handle;
 use crate::object::request::{self, COMPLETE, FIRED, RETURNED, Request};
 use crate::real::{foreign, real};
@@ -137,7 +136,7 @@ pub unsafe extern "C" fn ucp_request_cancel(worker: *mut c_void, request: *mut c
         else {
             return (real().request_cancel)(worker, request);
         };
-        let _passage = gate::enter();
+        let _inside = worker.enter();
         if !(*ours).real.is_null() {
             (real().request_cancel)(worker.real(), (*ours).real);
         }
@@ -154,8 +153,8 @@ pub unsafe extern "C" fn ucp_request_alloc(worker: *mut c_void) -> *mut c_void {
             return rarely!(ucp_request_alloc(worker => *mut c_void) -> *mut c_void,
                 or ptr::null_mut());
         };
-        let _passage = gate::enter();
-        let request = ours.pool.get(ours, ours.shared);
+        let _inside = ours.enter();
+        let request = ours.pool.get(ours);
         (*request).asked = 0;
         (*request)
             .state

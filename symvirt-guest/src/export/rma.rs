@@ -10,11 +10,11 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 use super::flush::wait;
 use super::rarely;
 use super::send::raw;
-use crate::gate;
 use crate::object::handle;
 use crate::real::real;
 use crate::transfer::begin::plain;
 use crate::transfer::one_sided::{self, Target};
+use crate::transfer::short::Short;
 
 /// Where an operation goes, if endpoint and key are ours.
 ///
@@ -56,14 +56,16 @@ unsafe fn in_order(target: Target<'_>, count: usize) {
 unsafe fn await_first_answer(target: Target<'_>) {
     let mut byte = 0_u8;
     let param = plain(dt::BYTES, ptr::null());
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*target.endpoint.worker };
     let started = {
-        let _passage = gate::enter();
+        let _inside = worker.enter();
         // SAFETY: the first byte that the application gets; the place for it lives until the wait
         // is over.
-        unsafe { one_sided::get(target, (&raw mut byte).cast(), 1, &raw const param) }
+        unsafe { one_sided::get(target, (&raw mut byte).cast(), 1, &raw const param, None) }
     };
-    // SAFETY: just started; a worker outlives its endpoints.
-    let status = unsafe { wait(&*target.endpoint.worker, started) };
+    // SAFETY: just started.
+    let status = unsafe { wait(worker, started) };
     if status != Status::OK {
         crate::log::debug!("the first answer over an endpoint: {status}");
     }
@@ -90,8 +92,12 @@ macro_rules! transfers {
                     return (real().$real)(endpoint, buffer, count, remote, key, param);
                 };
                 $order(target, count);
-                let _passage = gate::enter();
-                $start(target, buffer, count, param)
+                let worker = &*target.endpoint.worker;
+                if let Some(short) = Short::of_other(worker, param) {
+                    return $start(target, buffer, count, param, Some(&short));
+                }
+                let _inside = worker.enter();
+                $start(target, buffer, count, param, None)
             }
         }
 
@@ -135,7 +141,7 @@ macro_rules! transfers {
                     return (real().$real_nbi)(endpoint, buffer, length, remote, key);
                 };
                 $order(target, length);
-                let _passage = gate::enter();
+                let _inside = (*target.endpoint.worker).enter();
                 $start_nbi(target, buffer, length)
             }
         }

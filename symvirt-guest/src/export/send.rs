@@ -8,11 +8,11 @@ use symvirt_ffi::ucp::{Datatype, RequestParam, SendCallback, Tag};
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::rarely;
-use crate::gate;
 use crate::object::handle;
 use crate::real::real;
-use crate::transfer::begin::{SELDOM, plain};
-use crate::transfer::send::{send, send_short, send_sync};
+use crate::transfer::begin::plain;
+use crate::transfer::send::{Payload, send, send_short, send_sync};
+use crate::transfer::short::Short;
 
 /// # Safety
 /// As UCX's.
@@ -26,14 +26,11 @@ pub unsafe extern "C" fn ucp_tag_send_nbx(
 ) -> StatusPtr {
     // SAFETY: the application's arguments; a worker outlives its endpoints.
     unsafe {
-        if let Some(ours) = handle::endpoint(endpoint) {
-            let (spare, asked) = ((*ours.worker).pool.spare(), (*param).op_attr_mask);
-            if asked & SELDOM == 0
-                && !spare.is_null()
-                && let Some(_passage) = gate::enter_at_once()
-            {
-                return send_short(ours, spare, buffer, count, tag, param, asked);
-            }
+        if let Some(ours) = handle::endpoint(endpoint)
+            && let Some(short) = Short::of_send(&*ours.worker, param)
+        {
+            let payload = Payload { buffer, count };
+            return send_short(&short, ours, payload, tag, param);
         }
         send_at_length(endpoint, buffer, count, tag, param)
     }
@@ -55,7 +52,7 @@ unsafe fn send_at_length(
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().tag_send_nbx)(endpoint, buffer, count, tag, param);
         };
-        let _passage = gate::enter();
+        let _inside = (*ours.worker).enter();
         send(ours, buffer, count, tag, param)
     }
 }
@@ -132,7 +129,7 @@ pub unsafe extern "C" fn ucp_tag_send_sync_nbx(
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().tag_send_sync_nbx)(endpoint, buffer, count, tag, param);
         };
-        let _passage = gate::enter();
+        let _inside = (*ours.worker).enter();
         send_sync(ours, buffer, count, tag, param)
     }
 }

@@ -8,7 +8,7 @@ use symvirt_ffi::ucs::Status;
 
 use super::rarely;
 use crate::address::{self, Kind};
-use crate::gate;
+use crate::object::worker::Worker;
 use crate::object::{handle, trailer};
 use crate::process::workers;
 use crate::real::{found, real};
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn ucp_worker_progress(worker: *mut c_void) -> c_uint {
     unsafe {
         if let Some(ours) = handle::worker(worker)
             && ours.deferred.is_empty()
-            && let Some(_passage) = gate::enter_at_once()
+            && let Some(_passage) = ours.enter_alone()
         {
             return (found().worker_progress)(ours.real());
         }
@@ -80,7 +80,7 @@ unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
         let Some(ours) = handle::worker(worker) else {
             return (real().worker_progress)(worker);
         };
-        let _passage = gate::enter();
+        let _inside = ours.enter();
         match ours.deferred.deliver() {
             Some(delivered) => delivered + (real().worker_progress)(ours.real()),
             None => 0,
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn ucp_worker_query(worker: *mut c_void, attr: *mut Worker
         // SAFETY: as above.
         return unsafe { (real().worker_query)(worker, attr) };
     };
-    let _passage = gate::enter();
+    let _inside = ours.enter();
     // SAFETY: the application's attributes; fields only as announced.
     unsafe {
         let asked = (*attr).field_mask;
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn ucp_worker_get_address(
         match handle::worker(worker) {
             None => (real().worker_get_address)(worker, address, length),
             Some(ours) => {
-                let _passage = gate::enter();
+                let _inside = ours.enter();
                 workers::address(ours, address, length)
             }
         }
@@ -175,8 +175,9 @@ pub unsafe extern "C" fn ucp_worker_address_query(
 /// As UCX's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ucp_worker_print_info(worker: *mut c_void, stream: *mut libc::FILE) {
-    let _passage = gate::enter();
     // SAFETY: the application's handle.
-    let worker = unsafe { handle::worker(worker) }.map_or(worker, |ours| ours.real());
+    let ours = unsafe { handle::worker(worker) };
+    let _inside = ours.map(Worker::enter);
+    let worker = ours.map_or(worker, Worker::real);
     rarely!(ucp_worker_print_info(worker => *mut c_void, stream => *mut libc::FILE));
 }

@@ -45,7 +45,7 @@ impl Deferred {
             // SAFETY: each has fired and was queued once; we are on an application thread. A
             // worker outlives its requests.
             Waiting::Completion(request) => unsafe {
-                request::deliver(request, (*request).kind, (*(*request).worker).shared);
+                request::deliver(request, (*request).kind);
             },
             // SAFETY: queued once; on an application thread inside the gate.
             Waiting::Message(arrival) => unsafe { arrival.deliver() },

@@ -96,8 +96,8 @@ impl Endpoint {
 
     /// Counts one message.
     #[inline(always)]
-    pub fn count_sent(&self, shared: bool) {
-        super::worker::bump(&self.sent, shared);
+    pub fn count_sent(&self) {
+        super::worker::bump(&self.sent);
     }
 }
 

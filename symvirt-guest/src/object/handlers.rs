@@ -265,7 +265,7 @@ unsafe extern "C" fn on_message(
     // SAFETY: `arg` was given by `register`; a slot outlives its real workers.
     let slot = unsafe { &*arg.cast::<Slot>() };
     let worker = slot.worker();
-    worker.traffic.count_received(worker.shared);
+    worker.traffic.count_received();
     let header: &[u8] = match header_length {
         0 => &[],
         // SAFETY: UCX passes so many bytes, valid until the callback returns.

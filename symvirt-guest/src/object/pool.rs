@@ -3,12 +3,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use symvirt_ffi::ucp::RequestInit;
 
-use super::lock;
 use super::request::{HEADER, Request};
 use super::worker::Worker;
 
@@ -39,10 +37,9 @@ impl RequestSpec {
 }
 
 /// Free requests, their state zero. Helpers stay away: only application threads take and return,
-/// one at a time, or, where they share the worker, under the lock.
+/// inside the gate and in their turn with the worker.
 pub struct Pool {
     spec: RequestSpec,
-    guard: Mutex<()>,
     state: UnsafeCell<State>,
 }
 
@@ -63,71 +60,58 @@ impl Pool {
         };
         Pool {
             spec,
-            guard: Mutex::new(()),
             state: UnsafeCell::new(state),
         }
     }
 
     #[inline(always)]
-    fn with<R>(&self, shared: bool, body: impl FnOnce(&mut State) -> R) -> R {
-        if shared {
-            return self.with_lock(body);
-        }
-        // SAFETY: only one thread at a time may use an unshared worker.
-        body(unsafe { &mut *self.state.get() })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn with_lock<R>(&self, body: impl FnOnce(&mut State) -> R) -> R {
-        let _held = lock(&self.guard);
-        // SAFETY: exclusive by the lock.
-        body(unsafe { &mut *self.state.get() })
+    #[allow(clippy::mut_from_ref, reason = "one thread at a time is here")]
+    fn state(&self) -> &mut State {
+        // SAFETY: only the thread whose turn it is with the worker comes here, and nothing that is
+        // called meanwhile comes back.
+        unsafe { &mut *self.state.get() }
     }
 
     /// A request of the pool. Its fields are stale, but for the worker, the state and the mark.
     #[inline(always)]
-    pub fn get(&self, worker: &Worker, shared: bool) -> *mut Request {
-        self.with(shared, |state| {
-            if state.free.is_null() {
-                self.grow(state, worker);
-            }
-            let request = state.free;
-            // SAFETY: `grow` never leaves the list empty; its members are valid headers.
-            state.free = unsafe { (*request).next };
-            request
-        })
+    pub fn get(&self, worker: &Worker) -> *mut Request {
+        let state = self.state();
+        if state.free.is_null() {
+            self.grow(state, worker);
+        }
+        let request = state.free;
+        // SAFETY: `grow` never leaves the list empty; its members are valid headers.
+        state.free = unsafe { (*request).next };
+        request
     }
 
     /// Takes a request of this pool back.
     #[inline(always)]
-    pub fn put(&self, request: *mut Request, shared: bool) {
+    pub fn put(&self, request: *mut Request) {
         // SAFETY: nobody else uses it any more.
         let header = unsafe { &mut *request };
         header.state.store(0, Ordering::Relaxed);
-        self.with(shared, |state| {
-            header.next = state.free;
-            state.free = request;
-        });
+        let state = self.state();
+        header.next = state.free;
+        state.free = request;
     }
 
     /// A request for a send that probably leaves no trace: it is taken only by [`Pool::take_spare`].
     /// Null at first.
     #[inline(always)]
     pub fn spare(&self) -> *mut Request {
-        self.with(false, |state| state.spare)
+        self.state().spare
     }
 
     /// Makes another request the spare one.
     pub fn take_spare(&self, worker: &Worker) {
-        let next = self.get(worker, false);
-        self.with(false, |state| state.spare = next);
+        self.state().spare = self.get(worker);
     }
 
-    /// The request that comes next, or null: where one thread is alone with the worker.
+    /// The request that comes next, or null.
     #[inline(always)]
     pub fn first(&self) -> *mut Request {
-        self.with(false, |state| state.free)
+        self.state().free
     }
 
     /// Takes the first request.
@@ -137,7 +121,7 @@ impl Pool {
     #[inline(always)]
     pub unsafe fn take_first(&self, first: *mut Request) {
         // SAFETY: members of the list are valid headers.
-        self.with(false, |state| state.free = unsafe { (*first).next });
+        self.state().free = unsafe { (*first).next };
     }
 
     fn stride(&self) -> usize {

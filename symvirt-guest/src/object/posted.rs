@@ -2,16 +2,13 @@
 //! the old worker and posts again, in order, on the new one.
 
 use std::ptr;
-use std::sync::Mutex;
 
-use super::lock;
 use super::request::Request;
 
 /// A ring through the requests' own links. Its ends meet in a request of its own, so that nothing
-/// has to be decided where a receive is added or removed: 10 instructions a message. The lock is
-/// taken where application threads share the worker.
+/// has to be decided where a receive is added or removed: 10 instructions a message. Changed only
+/// by the thread whose turn it is with the worker, or under the closed gate.
 pub struct Posted {
-    guard: Mutex<()>,
     ends: *mut Request,
 }
 
@@ -23,18 +20,13 @@ impl Posted {
             (*ends).next = ends;
             (*ends).previous = ends;
         }
-        Posted {
-            guard: Mutex::new(()),
-            ends,
-        }
+        Posted { ends }
     }
 
     /// Adds a receive at the end, before it is posted: so the order here is the order there.
     #[inline(always)]
-    pub fn push(&self, request: *mut Request, shared: bool) {
-        let _held = shared.then(|| lock(&self.guard));
-        // SAFETY: the request and the last of the ring are live; the thread is alone with them by
-        // the gate, and by the lock where it must be.
+    pub fn push(&self, request: *mut Request) {
+        // SAFETY: the request and the last of the ring are live; the thread is alone with them.
         unsafe {
             let ends = self.ends;
             let last = (*ends).previous;
@@ -47,8 +39,7 @@ impl Posted {
 
     /// Removes a receive that has completed or was refused.
     #[inline(always)]
-    pub fn remove(&self, request: *mut Request, shared: bool) {
-        let _held = shared.then(|| lock(&self.guard));
+    pub fn remove(&self, request: *mut Request) {
         // SAFETY: the request is on the ring; its neighbours are live. As above.
         unsafe {
             let (previous, next) = ((*request).previous, (*request).next);
@@ -59,7 +50,6 @@ impl Posted {
 
     /// All of them, in order.
     pub fn snapshot(&self) -> Vec<*mut Request> {
-        let _held = lock(&self.guard);
         let mut all = Vec::new();
         // SAFETY: members of the ring are live.
         let mut request = unsafe { (*self.ends).next };

@@ -30,7 +30,6 @@ use symvirt_ffi::ucs::Status;
 use super::handle::Mark;
 use super::syncs::Ended;
 use super::worker::Worker;
-use crate::gate;
 use crate::real::found;
 
 /// The completion has come.
@@ -202,12 +201,10 @@ impl Request {
         (mark == Mark::Request as u64).then(|| Request::behind(user))
     }
 
-    /// Sets bits of the state; returns those set before.
+    /// Sets bits of the state; returns those set before. One thread at a time writes the state,
+    /// the one whose turn it is with the worker; any thread may read it.
     #[inline(always)]
-    pub fn set(&self, bits: u32, shared: bool) -> u32 {
-        if shared {
-            return self.state.fetch_or(bits, Ordering::AcqRel);
-        }
+    pub fn set(&self, bits: u32) -> u32 {
         let before = self.state.load(Ordering::Relaxed);
         self.state.store(before | bits, Ordering::Release);
         before
@@ -238,23 +235,17 @@ pub unsafe fn copy_info(from: *const TagRecvInfo, to: *mut TagRecvInfo) {
 }
 
 /// A completion has come from the real library. Whoever comes second, completion or return of the
-/// real call, delivers. `shared` is the worker's.
+/// real call, delivers.
 ///
 /// # Safety
 /// `request` is an operation of this kind under way on `worker`; called once per operation.
 #[inline(always)]
-pub unsafe fn fired(
-    request: *mut Request,
-    worker: &Worker,
-    status: Status,
-    kind: Kind,
-    shared: bool,
-) {
+pub unsafe fn fired(request: *mut Request, worker: &Worker, status: Status, kind: Kind) {
     // SAFETY: by the caller's promise, here and below.
     let header = unsafe { &mut *request };
     header.status.store(status.0, Ordering::Relaxed);
     let has_returned = header.state.load(Ordering::Acquire) & RETURNED != 0;
-    if !has_returned && header.set(FIRED, shared) & RETURNED == 0 {
+    if !has_returned && header.set(FIRED) & RETURNED == 0 {
         return;
     }
     free_real(header);
@@ -271,7 +262,7 @@ pub unsafe fn fired(
         worker.deferred.push(request);
     } else {
         // SAFETY: on an application thread that is inside the gate.
-        unsafe { deliver(request, kind, shared) };
+        unsafe { deliver(request, kind) };
     }
 }
 
@@ -304,12 +295,11 @@ pub unsafe fn returned(
     worker: &Worker,
     real_request: *mut c_void,
     kind: Kind,
-    shared: bool,
 ) -> bool {
     // SAFETY: by the caller's promise.
     let header = unsafe { &mut *request };
     header.real = real_request;
-    if header.set(RETURNED, shared) & FIRED != 0 {
+    if header.set(RETURNED) & FIRED != 0 {
         free_real(header);
         return false;
     }
@@ -324,7 +314,7 @@ pub unsafe fn returned(
 /// # Safety
 /// `request` is of this kind and has fired; called once, on an application thread.
 #[inline(always)]
-pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
+pub unsafe fn deliver(request: *mut Request, kind: Kind) {
     // SAFETY: by the caller's promise.
     let header = unsafe { &mut *request };
     if header.asked & op::CALLBACK != 0 {
@@ -345,9 +335,9 @@ pub unsafe fn deliver(request: *mut Request, kind: Kind, shared: bool) {
             callback(Request::user(request), status, third, fourth);
         }
     }
-    if header.set(COMPLETE, shared) & RELEASED != 0 {
+    if header.set(COMPLETE) & RELEASED != 0 {
         // SAFETY: the worker outlives its requests.
-        unsafe { &*header.worker }.pool.put(request, shared);
+        unsafe { &*header.worker }.pool.put(request);
     }
 }
 
@@ -361,8 +351,8 @@ pub unsafe fn free(request: *mut Request) {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     let (header, worker) = unsafe { (&*request, &*(*request).worker) };
     let state = header.state.load(Ordering::Acquire);
-    if state & (COMPLETE | USER_OWNED) == COMPLETE && !worker.shared {
-        worker.pool.put(request, false);
+    if state & (COMPLETE | USER_OWNED) == COMPLETE && !worker.is_shared() {
+        worker.pool.put(request);
     } else {
         // SAFETY: by the caller's promise.
         unsafe { free_early(request, false) };
@@ -377,15 +367,17 @@ pub unsafe fn free(request: *mut Request) {
 #[cold]
 #[inline(never)]
 pub unsafe fn free_early(request: *mut Request, keep_callback: bool) {
-    let _passage = gate::enter();
     // SAFETY: by the caller's promise; the worker outlives its requests.
-    let (header, worker) = unsafe { (&mut *request, &*(*request).worker) };
+    let worker = unsafe { &*(*request).worker };
+    let _inside = worker.enter();
+    // SAFETY: as above.
+    let header = unsafe { &mut *request };
     if !keep_callback {
         header.asked &= !op::CALLBACK;
     }
     if header.state.load(Ordering::Relaxed) & USER_OWNED == 0
-        && header.set(RELEASED, worker.shared) & COMPLETE != 0
+        && header.set(RELEASED) & COMPLETE != 0
     {
-        worker.pool.put(request, worker.shared);
+        worker.pool.put(request);
     }
 }

@@ -29,15 +29,18 @@ use super::pool::Pool;
 use super::posted::Posted;
 use super::route::Routes;
 use super::syncs::Syncs;
+use crate::gate::{self, Passage};
 use crate::real::real;
+use crate::tls;
+use crate::turn::{Turn, Turns};
 
 /// Our `ucp_worker_h`.
 #[repr(C)]
 pub struct Worker {
     mark: Mark,
     real: AtomicPtr<c_void>,
-    /// Whether several application threads may use it at once.
-    pub shared: bool,
+    /// Where several application threads may use it at once.
+    turns: Option<Turns>,
     /// Set while a switch takes posted receives back: a cancelled one is not the application's.
     pub reposting: AtomicBool,
     pub traffic: Traffic,
@@ -54,7 +57,7 @@ pub struct Worker {
     pub syncs: Syncs,
     pub id: WorkerId,
     pub context: *const Context,
-    /// What the application asked for, before SINGLE became SERIALIZED.
+    /// What the application asked for: the real one is SERIALIZED.
     pub thread_mode: ThreadMode,
     params: WorkerParams,
     pub routes: Routes,
@@ -82,24 +85,27 @@ pub struct Traffic {
     atomics: AtomicBool,
 }
 
-/// Adds one: a plain addition where only one thread at a time may be here.
+/// Adds one; only the thread whose turn it is with the worker does so.
 #[inline(always)]
-pub fn bump(counter: &AtomicU64, shared: bool) {
-    if shared {
-        counter.fetch_add(1, Ordering::Relaxed);
-    } else {
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
+pub fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// A passage through the gate in the thread's turn with a worker; dropping it ends both.
+pub struct Inside<'a> {
+    _turn: Option<Turn<'a>>,
+    /// Last: whoever has a turn is inside.
+    _passage: Passage,
 }
 
 impl Traffic {
     #[inline(always)]
-    pub fn count_received(&self, shared: bool) {
-        bump(&self.received, shared);
+    pub fn count_received(&self) {
+        bump(&self.received);
     }
 
     pub fn count_probed(&self) {
-        self.probed.fetch_add(1, Ordering::Relaxed);
+        bump(&self.probed);
     }
 
     #[inline(always)]
@@ -170,11 +176,10 @@ impl Worker {
     ) -> Result<Box<Worker>, Status> {
         // SAFETY: by the caller's promise.
         let (params, thread_mode) = unsafe { copy_params(params) };
-        let shared = thread_mode == THREAD_MODE_MULTI;
         let worker = Box::new(Worker {
             mark: Mark::Worker,
             real: AtomicPtr::new(ptr::null_mut()),
-            shared,
+            turns: (thread_mode == THREAD_MODE_MULTI).then(Turns::new),
             reposting: AtomicBool::new(false),
             traffic: Traffic::default(),
             deferred: Deferred::default(),
@@ -197,6 +202,34 @@ impl Worker {
         });
         worker.swap_real(worker.make_real(context.real())?);
         Ok(worker)
+    }
+
+    /// Whether several application threads may use it at once.
+    #[inline(always)]
+    pub fn is_shared(&self) -> bool {
+        self.turns.is_some()
+    }
+
+    /// Passes the gate and waits for the turn with this worker. A thread that has both, in a
+    /// callback that UCX makes, passes at once.
+    #[inline(always)]
+    pub fn enter(&self) -> Inside<'_> {
+        let passage = gate::enter();
+        let turns = self.turns.as_ref();
+        Inside {
+            _turn: turns.map(|turns| turns.take(ptr::from_ref(tls::mode()).addr())),
+            _passage: passage,
+        }
+    }
+
+    /// Passes the gate at once, if it is open, the thread is outside, and no other uses the
+    /// worker; otherwise the caller must go on to [`Worker::enter`].
+    #[inline(always)]
+    pub fn enter_alone(&self) -> Option<Passage> {
+        if self.is_shared() {
+            return None;
+        }
+        gate::enter_at_once()
     }
 
     /// The real worker in use.
@@ -340,8 +373,8 @@ pub fn real_address(real_worker: *mut c_void) -> Result<Vec<u8>, Status> {
     Ok(bytes)
 }
 
-/// The application's parameters, and the thread mode it asked for. A helper uses the worker too,
-/// never at the same time: SINGLE becomes SERIALIZED.
+/// The application's parameters, and the thread mode it asked for. All modes become SERIALIZED: a
+/// helper uses the worker too, never at the same time, and threads that share it take turns.
 ///
 /// # Safety
 /// `params` is readable by its `field_mask`.
@@ -362,7 +395,7 @@ unsafe fn copy_params(params: *const WorkerParams) -> (WorkerParams, ThreadMode)
         };
         let copy = WorkerParams {
             field_mask: (mask & KEPT) | worker_param::THREAD_MODE,
-            thread_mode: asked.max(THREAD_MODE_SERIALIZED),
+            thread_mode: THREAD_MODE_SERIALIZED,
             cpu_mask: if has(worker_param::CPU_MASK) {
                 (*params).cpu_mask
             } else {

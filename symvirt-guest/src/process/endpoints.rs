@@ -9,7 +9,6 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::gang;
 use crate::address::{self, Kind, Parsed};
-use crate::gate;
 use crate::object::endpoint::{Endpoint, copy_params, error_handler};
 use crate::object::route::Route;
 use crate::object::worker::Worker;
@@ -51,7 +50,7 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
         err_mode: asked.err_mode,
         flags: asked.flags,
     };
-    let _passage = gate::enter();
+    let _inside = worker.enter();
     let current = gang::current(&parsed);
     let real = worker.routes.get(route, worker, &current)?;
     Ok(worker.adopt(Endpoint::new(
@@ -83,7 +82,7 @@ unsafe fn create_unmovable(
     worker: &Worker,
     params: *const EpParams,
 ) -> Result<*const Endpoint, Status> {
-    let _passage = gate::enter();
+    let _inside = worker.enter();
     let mut connected = std::ptr::null_mut();
     // SAFETY: the application's parameters, and a place for the result.
     match unsafe { (real().ep_create)(worker.real(), params, &raw mut connected) } {
@@ -156,7 +155,7 @@ pub unsafe fn close(endpoint: &Endpoint, param: *const RequestParam) -> StatusPt
     }
     // SAFETY: by the caller's promise.
     let closed = unsafe {
-        send::operation(worker, param, |param| {
+        send::operation(None, worker, param, |param| {
             if keep {
                 return (real().ep_flush_nbx)(real_endpoint, param);
             }

@@ -90,7 +90,9 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
         return unsafe { unpack_foreign(endpoint, packed) };
     };
     endpoints::follow(&parsed)?;
-    let _passage = gate::enter();
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    let _inside = worker.enter();
     let bytes = gang::current(&parsed);
     if endpoint.is_cut_off() {
         return Err(CUT_OFF);
@@ -98,19 +100,19 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     // SAFETY: what UCX packed in this epoch.
     let real = unsafe { key::unpack(endpoint.real(), bytes.as_ptr().cast())? };
     let recipe = endpoint.route.map(|route| (route, parsed.object));
-    // SAFETY: a worker outlives its endpoints.
-    let worker = unsafe { &*endpoint.worker };
     Ok(worker.adopt_key(Key::new(worker, recipe, real)))
 }
 
 /// A key that no switch can make again.
 unsafe fn unpack_foreign(endpoint: &Endpoint, packed: *const c_void) -> Result<*const Key, Status> {
-    let _passage = gate::enter();
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    let _inside = worker.enter();
     if endpoint.is_cut_off() {
         return Err(CUT_OFF);
     }
-    // SAFETY: plain UCX has packed it; a worker outlives its endpoints.
-    let (real, worker) = unsafe { (key::unpack(endpoint.real(), packed)?, &*endpoint.worker) };
+    // SAFETY: plain UCX has packed it.
+    let real = unsafe { key::unpack(endpoint.real(), packed)? };
     Ok(worker.adopt_key(Key::new(worker, None, real)))
 }
 

@@ -41,7 +41,9 @@ fn collect(neighbours: &BTreeSet<ProcId>, names: &mut [BTreeSet<String>; CLASSES
         // SAFETY: listed contexts, and their listed workers, are live.
         for &worker in lock(unsafe { &(*context.0).workers }).iter() {
             // SAFETY: as above.
-            unsafe { &*worker }.each_endpoint(|endpoint| {
+            let worker = unsafe { &*worker };
+            let _inside = worker.enter();
+            worker.each_endpoint(|endpoint| {
                 let class = match endpoint.peer().map(|peer| peer.process) {
                     Some(process) if process == own => 0,
                     Some(process) if neighbours.contains(&process) => 1,

@@ -7,7 +7,6 @@ use symvirt_ffi::ucs::Status;
 
 use super::{gang, round};
 use crate::address::{self, Kind};
-use crate::gate;
 use crate::object::context::Context;
 use crate::object::handler::Handler;
 use crate::object::lock;
@@ -42,7 +41,7 @@ pub fn set_handler(worker: &Worker, id: u16, handler: Option<Handler>) -> Status
     if !unsafe { &*worker.context }.has_active_messages() {
         return Status::INVALID_PARAM;
     }
-    let _passage = gate::enter();
+    let _inside = worker.enter();
     // SAFETY: inside the gate, called by the application.
     let set = unsafe { worker.handlers.set(worker, id, handler) };
     set.err().unwrap_or(Status::OK)

@@ -146,7 +146,7 @@ fn repost(worker: &Worker) {
             PostOutcome::Completed => worker.deferred.push(request),
             PostOutcome::Refused(status) => {
                 crate::log::error!("a posted receive is lost: {status}");
-                worker.posted.remove(request, worker.shared);
+                worker.posted.remove(request);
                 // SAFETY: a live request; the application learns of the failure.
                 unsafe { (*request).status.store(status.0, Ordering::Relaxed) };
                 worker.deferred.push(request);

@@ -69,7 +69,7 @@ pub unsafe fn send(
             }
         };
         if result.request().is_some() || result == StatusPtr::OK {
-            endpoint.count_sent(worker.shared);
+            endpoint.count_sent();
         }
         result
     }
@@ -122,10 +122,10 @@ pub unsafe fn fetch(
     count: usize,
     param: *const RequestParam,
 ) -> StatusPtr {
-    let (kind, shared) = (Kind::Fetch, worker.shared);
+    let kind = Kind::Fetch;
     // SAFETY: by the caller's promise; the descriptor is taken, and fetched once.
     unsafe {
-        let request = begin(worker, param, on_fetched as *const c_void, shared);
+        let request = begin(worker, param, on_fetched as *const c_void);
         let header = &mut *request;
         header.param.op_attr_mask |= op::NO_IMM_CMPL;
         note(request, param, (*param).op_attr_mask, kind);
@@ -146,7 +146,7 @@ pub unsafe fn fetch(
             }
             Content::Pulling => {
                 // Only under the closed gate, where no application thread is.
-                discard(worker, request, Status::BUSY, shared);
+                discard(worker, request, Status::BUSY);
                 return StatusPtr::from_status(Status::BUSY);
             }
         };
@@ -156,10 +156,10 @@ pub unsafe fn fetch(
         let result = (real().am_recv_data_nbx)(from, real_descriptor, buffer, count, told);
         match result.request() {
             None => {
-                discard(worker, request, result.status(), shared);
+                discard(worker, request, result.status());
                 result
             }
-            Some(real) if request::returned(request, worker, real, kind, shared) => {
+            Some(real) if request::returned(request, worker, real, kind) => {
                 StatusPtr(Request::user(request))
             }
             Some(_) => finish(request, kind),
@@ -188,6 +188,6 @@ unsafe extern "C" fn on_fetched(
     unsafe {
         let worker = &*(*request).worker;
         (*request).info.length = length;
-        request::fired(request, worker, status, Kind::Fetch, worker.shared);
+        request::fired(request, worker, status, Kind::Fetch);
     }
 }

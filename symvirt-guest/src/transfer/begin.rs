@@ -40,7 +40,6 @@ pub const CUT_OFF: Status = Status::UNREACHABLE;
 pub const SELDOM: u32 = op::FLAGS | op::MEMORY_TYPE | op::RECV_INFO;
 
 /// A header, from the pool or in the application's memory, with parameters for the real library.
-/// `shared` is the worker's.
 ///
 /// # Safety
 /// Inside the gate; `param` is the application's, readable by its mask, and `callback` of the type
@@ -50,13 +49,12 @@ pub unsafe fn begin(
     worker: &Worker,
     param: *const RequestParam,
     callback: *const c_void,
-    shared: bool,
 ) -> *mut Request {
     // SAFETY: by the caller's promise: each field only if announced.
     unsafe {
         let asked = (*param).op_attr_mask;
         let request = if asked & op::REQUEST == 0 {
-            worker.pool.get(worker, shared)
+            worker.pool.get(worker)
         } else {
             Request::in_users_memory(worker, (*param).request)
         };
@@ -126,11 +124,11 @@ pub unsafe fn note(request: *mut Request, param: *const RequestParam, asked: u32
 /// # Safety
 /// The real library has no use for the request any more.
 #[inline(always)]
-pub unsafe fn discard(worker: &Worker, request: *mut Request, status: Status, shared: bool) {
+pub unsafe fn discard(worker: &Worker, request: *mut Request, status: Status) {
     // SAFETY: by the caller's promise.
     let header = unsafe { &*request };
     if header.state.load(Ordering::Relaxed) & USER_OWNED == 0 {
-        worker.pool.put(request, shared);
+        worker.pool.put(request);
     } else {
         header.status.store(status.0, Ordering::Relaxed);
         let over = USER_OWNED | RETURNED | FIRED | COMPLETE;

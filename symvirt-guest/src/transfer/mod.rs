@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`begin`] | what every operation begins with: a header, and parameters for the real library |
+//! | [`short`] | the short way of what is usually over at once |
 //! | [`send`] | sends, and what completes as sends do: flushes and closes |
 //! | [`active`] | active messages: sends, and fetches of their data |
 //! | [`one_sided`] | access to a peer's memory |
@@ -13,3 +14,4 @@ pub mod begin;
 pub mod one_sided;
 pub mod receive;
 pub mod send;
+pub mod short;

@@ -8,9 +8,10 @@ use symvirt_ffi::ucs::{Status, StatusPtr};
 
 use super::begin::CUT_OFF;
 use super::send::operation;
+use super::short::Short;
 use crate::object::endpoint::Endpoint;
 use crate::object::key::Key;
-use crate::real::real;
+use crate::real::found;
 
 /// Where an operation goes.
 #[derive(Clone, Copy)]
@@ -36,19 +37,21 @@ impl Target<'_> {
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_put_nbx`.
+#[inline(always)]
 pub unsafe fn put(
     to: Target<'_>,
     buffer: *const c_void,
     count: usize,
     param: *const RequestParam,
+    short: Option<&Short>,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let Some((endpoint, key)) = to.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
-        operation(&*to.endpoint.worker, param, |param| {
-            (real().put_nbx)(endpoint, buffer, count, to.remote, key, param)
+        operation(short, &*to.endpoint.worker, param, |param| {
+            (found().put_nbx)(endpoint, buffer, count, to.remote, key, param)
         })
     }
 }
@@ -57,19 +60,21 @@ pub unsafe fn put(
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_get_nbx`.
+#[inline(always)]
 pub unsafe fn get(
     from: Target<'_>,
     buffer: *mut c_void,
     count: usize,
     param: *const RequestParam,
+    short: Option<&Short>,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let Some((endpoint, key)) = from.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
-        operation(&*from.endpoint.worker, param, |param| {
-            (real().get_nbx)(endpoint, buffer, count, from.remote, key, param)
+        operation(short, &*from.endpoint.worker, param, |param| {
+            (found().get_nbx)(endpoint, buffer, count, from.remote, key, param)
         })
     }
 }
@@ -83,7 +88,7 @@ pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize)
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
-    unsafe { (real().put_nbi)(endpoint, buffer, length, to.remote, key) }
+    unsafe { (found().put_nbi)(endpoint, buffer, length, to.remote, key) }
 }
 
 /// Gets without a request: a flush completes it.
@@ -95,13 +100,15 @@ pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize)
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
-    unsafe { (real().get_nbi)(endpoint, buffer, length, from.remote, key) }
+    unsafe { (found().get_nbi)(endpoint, buffer, length, from.remote, key) }
 }
 
 /// An atomic operation on `count` elements; `reply` is where the old value goes, or null.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_atomic_op_nbx`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the C function's")]
 pub unsafe fn atomic(
     on: Target<'_>,
     opcode: u32,
@@ -109,6 +116,7 @@ pub unsafe fn atomic(
     count: usize,
     reply: *mut c_void,
     param: *const RequestParam,
+    short: Option<&Short>,
 ) -> StatusPtr {
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*on.endpoint.worker };
@@ -116,23 +124,14 @@ pub unsafe fn atomic(
     let Some((endpoint, key)) = on.begin() else {
         return StatusPtr::from_status(CUT_OFF);
     };
-    // SAFETY: by the caller's promise; the parameters are read, within their own version.
+    // SAFETY: by the caller's promise.
     unsafe {
-        operation(worker, param, |param| {
-            let mut param = *param;
+        operation(short, worker, param, |param| {
             if !reply.is_null() {
-                param.op_attr_mask |= op::REPLY_BUFFER;
-                param.reply_buffer = reply;
+                (*param).op_attr_mask |= op::REPLY_BUFFER;
+                (*param).reply_buffer = reply;
             }
-            (real().atomic_op_nbx)(
-                endpoint,
-                opcode,
-                operand,
-                count,
-                on.remote,
-                key,
-                &raw const param,
-            )
+            (found().atomic_op_nbx)(endpoint, opcode, operand, count, on.remote, key, param)
         })
     }
 }
@@ -148,5 +147,5 @@ pub unsafe fn atomic_implicit(on: Target<'_>, opcode: u32, operand: u64, size: u
         return CUT_OFF;
     };
     // SAFETY: by the caller's promise.
-    unsafe { (real().atomic_post)(endpoint, opcode, operand, size, on.remote, key) }
+    unsafe { (found().atomic_post)(endpoint, opcode, operand, size, on.remote, key) }
 }

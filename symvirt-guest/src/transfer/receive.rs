@@ -30,9 +30,9 @@ unsafe extern "C" fn on_received(
     // SAFETY: `user_data` is the request of `post`; the worker outlives it.
     unsafe {
         let worker = &*(*request).worker;
-        if status == Status::OK && !worker.shared {
+        if status == Status::OK {
             request::copy_info(info, &raw mut (*request).info);
-            received(request, worker, status, false);
+            received(request, worker, status);
         } else {
             received_specially(request, worker, status, info);
         }
@@ -57,20 +57,20 @@ unsafe fn received_specially(
         if !info.is_null() {
             (*request).info = *info;
         }
-        received(request, worker, status, worker.shared);
+        received(request, worker, status);
     }
 }
 
 /// # Safety
 /// `request` was posted on `worker` and has completed just now; its description is copied.
 #[inline(always)]
-unsafe fn received(request: *mut Request, worker: &Worker, status: Status, shared: bool) {
-    worker.posted.remove(request, shared);
+unsafe fn received(request: *mut Request, worker: &Worker, status: Status) {
+    worker.posted.remove(request);
     if status != Status::CANCELED {
-        worker.traffic.count_received(shared);
+        worker.traffic.count_received();
     }
     // SAFETY: by the caller's promise; called once per completion.
-    unsafe { request::fired(request, worker, status, Kind::Receive, shared) };
+    unsafe { request::fired(request, worker, status, Kind::Receive) };
 }
 
 /// What became of a receive that was posted.
@@ -85,7 +85,6 @@ pub enum PostOutcome {
 ///
 /// # Safety
 /// Inside the gate, on the worker's real side in use; the arguments are those of a tagged receive.
-/// `shared` is the worker's.
 #[inline(always)]
 unsafe fn post(
     worker: &Worker,
@@ -94,7 +93,6 @@ unsafe fn post(
     count: usize,
     tag: u64,
     mask: u64,
-    shared: bool,
 ) -> PostOutcome {
     // SAFETY: by the caller's promise; the header is live.
     unsafe {
@@ -102,7 +100,7 @@ unsafe fn post(
         let result = (found().tag_recv_nbx)(worker.real(), buffer, count, tag, mask, told);
         match result.request() {
             None => PostOutcome::Refused(result.status()),
-            Some(real) => match request::returned(request, worker, real, Kind::Receive, shared) {
+            Some(real) => match request::returned(request, worker, real, Kind::Receive) {
                 true => PostOutcome::Pending,
                 false => PostOutcome::Completed,
             },
@@ -123,7 +121,7 @@ pub unsafe fn repost(worker: &Worker, request: *mut Request) -> PostOutcome {
             tag,
             mask,
         } = (*request).posting;
-        post(worker, request, buffer, count, tag, mask, worker.shared)
+        post(worker, request, buffer, count, tag, mask)
     }
 }
 
@@ -157,7 +155,7 @@ pub unsafe fn receive_short(
         };
         tell(request, param, asked, IN_OURS, on_received as *const c_void);
         note(request, param, asked, Kind::Receive);
-        start(worker, request, buffer, count, tag, mask, false)
+        start(worker, request, buffer, count, tag, mask)
     }
 }
 
@@ -174,7 +172,6 @@ pub unsafe fn receive(
     mask: u64,
     param: *const RequestParam,
 ) -> StatusPtr {
-    let shared = worker.shared;
     // SAFETY: by the caller's promise; the header is exclusively ours until it is posted.
     unsafe {
         if !worker.drained.is_empty()
@@ -183,10 +180,10 @@ pub unsafe fn receive(
             let message = Message::drained(found.info, found.body);
             return receive_message(worker, buffer, count, message, param);
         }
-        let request = begin(worker, param, on_received as *const c_void, shared);
+        let request = begin(worker, param, on_received as *const c_void);
         (*request).param.op_attr_mask |= IN_OURS;
         note(request, param, (*param).op_attr_mask, Kind::Receive);
-        start(worker, request, buffer, count, tag, mask, shared)
+        start(worker, request, buffer, count, tag, mask)
     }
 }
 
@@ -202,7 +199,6 @@ unsafe fn start(
     count: usize,
     tag: u64,
     mask: u64,
-    shared: bool,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
     unsafe {
@@ -212,8 +208,8 @@ unsafe fn start(
             tag,
             mask,
         };
-        worker.posted.push(request, shared);
-        match post(worker, request, buffer, count, tag, mask, shared) {
+        worker.posted.push(request);
+        match post(worker, request, buffer, count, tag, mask) {
             PostOutcome::Pending => StatusPtr(Request::user(request)),
             PostOutcome::Completed => finish(request, Kind::Receive),
             PostOutcome::Refused(status) => refused(request, status),
@@ -228,8 +224,8 @@ unsafe fn refused(request: *mut Request, status: Status) -> StatusPtr {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     unsafe {
         let worker = &*(*request).worker;
-        worker.posted.remove(request, worker.shared);
-        discard(worker, request, status, worker.shared);
+        worker.posted.remove(request);
+        discard(worker, request, status);
     }
     StatusPtr::from_status(status)
 }
@@ -245,10 +241,10 @@ pub unsafe fn receive_message(
     message: Message,
     param: *const RequestParam,
 ) -> StatusPtr {
-    let (kind, shared) = (Kind::MessageReceive, worker.shared);
+    let kind = Kind::MessageReceive;
     // SAFETY: by the caller's promise; the message was removed by a probe and is received once.
     unsafe {
-        let request = begin(worker, param, on_message as *const c_void, shared);
+        let request = begin(worker, param, on_message as *const c_void);
         let header = &mut *request;
         header.param.op_attr_mask |= IN_OURS;
         note(request, param, (*param).op_attr_mask, kind);
@@ -264,10 +260,10 @@ pub unsafe fn receive_message(
         let result = (real().tag_msg_recv_nbx)(worker.real(), buffer, count, real_message, told);
         match result.request() {
             None => {
-                discard(worker, request, result.status(), shared);
+                discard(worker, request, result.status());
                 result
             }
-            Some(real) if request::returned(request, worker, real, kind, shared) => {
+            Some(real) if request::returned(request, worker, real, kind) => {
                 StatusPtr(Request::user(request))
             }
             Some(_) => finish(request, kind),
@@ -285,7 +281,7 @@ unsafe extern "C" fn on_message(
     // SAFETY: `user_data` is the request of `receive_message`; the worker outlives it.
     unsafe {
         let worker = &*(*request).worker;
-        request::fired(request, worker, status, Kind::MessageReceive, worker.shared);
+        request::fired(request, worker, status, Kind::MessageReceive);
     }
 }
 
@@ -311,7 +307,7 @@ pub(super) unsafe fn fill(
     // SAFETY: buffer, count and datatype of the application's receive.
     let status = unsafe { datatype::unpack(data, buffer, count, datatype) };
     header.status.store(status.0, Ordering::Relaxed);
-    header.set(FIRED | RETURNED, false);
+    header.set(FIRED | RETURNED);
 }
 
 /// Tells the application of a receive that completed at once, as it has asked.
@@ -324,9 +320,8 @@ pub(super) unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
     unsafe {
         let header = &*request;
         let worker = &*header.worker;
-        let shared = worker.shared;
         if header.asked & op::NO_IMM_CMPL != 0 {
-            request::deliver(request, kind, shared);
+            request::deliver(request, kind);
             return StatusPtr(Request::user(request));
         }
         let status = Status(header.status.load(Ordering::Relaxed));
@@ -339,7 +334,7 @@ pub(super) unsafe fn finish(request: *mut Request, kind: Kind) -> StatusPtr {
                 header.param.recv_info.write(header.info);
             }
         }
-        discard(worker, request, status, shared);
+        discard(worker, request, status);
         StatusPtr::from_status(status)
     }
 }

@@ -1,7 +1,4 @@
 //! Sends, and what completes as sends do.
-//!
-//! Most small messages are gone when the real call returns: until it is known that one is not,
-//! nothing is written down but what the real library is told.
 
 use std::ffi::c_void;
 
@@ -9,14 +6,15 @@ use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::{CUT_OFF, begin, discard, note, tell};
+use super::begin::{CUT_OFF, begin, discard, note};
+use super::short::Short;
 use crate::object::datatype;
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
 use crate::object::worker::Worker;
 use crate::real::{found, real};
 
-unsafe extern "C" fn on_done(_: *mut c_void, status: Status, user_data: *mut c_void) {
+pub(super) unsafe extern "C" fn on_done(_: *mut c_void, status: Status, user_data: *mut c_void) {
     // SAFETY: `user_data` is the request of an operation.
     unsafe { fired(user_data.cast(), status, Kind::Operation) };
 }
@@ -33,7 +31,7 @@ pub unsafe fn fired(request: *mut Request, status: Status, kind: Kind) {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     unsafe {
         let worker = &*(*request).worker;
-        request::fired(request, worker, status, kind, worker.shared);
+        request::fired(request, worker, status, kind);
     }
 }
 
@@ -56,15 +54,22 @@ impl Payload {
 /// Starts an operation other than a receive or a send: `call` calls the real library.
 ///
 /// # Safety
-/// Inside the gate; `call` passes its argument on to a real operation on `worker`, and `param` is
-/// the application's.
+/// Inside the gate, by the short way of `worker` if there is one; `call` passes its argument on to
+/// a real operation on `worker`, and `param` is the application's.
+#[inline(always)]
 pub unsafe fn operation(
+    short: Option<&Short>,
     worker: &Worker,
     param: *const RequestParam,
-    call: impl FnOnce(*const RequestParam) -> StatusPtr,
+    call: impl FnOnce(*mut RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
-    unsafe { sending(worker, param, Payload::NONE, call) }
+    unsafe {
+        match short {
+            Some(short) => short.start(worker, param, Payload::NONE, call),
+            None => sending(worker, param, Payload::NONE, call),
+        }
+    }
 }
 
 /// As [`operation`], of a send.
@@ -75,7 +80,7 @@ pub unsafe fn sending(
     worker: &Worker,
     param: *const RequestParam,
     payload: Payload,
-    call: impl FnOnce(*const RequestParam) -> StatusPtr,
+    call: impl FnOnce(*mut RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
     unsafe { sending_ended_by(on_done as *const c_void, worker, param, payload, call) }
@@ -90,14 +95,17 @@ pub unsafe fn sending_ended_by(
     worker: &Worker,
     param: *const RequestParam,
     payload: Payload,
-    call: impl FnOnce(*const RequestParam) -> StatusPtr,
+    call: impl FnOnce(*mut RequestParam) -> StatusPtr,
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
     unsafe {
-        let request = begin(worker, param, callback, worker.shared);
-        let result = call(&raw const (*request).param);
+        if worker.pool.spare().is_null() && !worker.is_shared() {
+            worker.pool.take_spare(worker);
+        }
+        let request = begin(worker, param, callback);
+        let result = call(&raw mut (*request).param);
         match result.request() {
-            None => discard(worker, request, result.status(), worker.shared),
+            None => discard(worker, request, result.status()),
             Some(real) => {
                 return started(worker, request, real, param, payload, Kind::Operation);
             }
@@ -111,7 +119,7 @@ pub unsafe fn sending_ended_by(
 /// # Safety
 /// As [`operation`], just after the call.
 #[cold]
-unsafe fn started(
+pub(super) unsafe fn started(
     worker: &Worker,
     request: *mut Request,
     real_request: *mut c_void,
@@ -119,7 +127,6 @@ unsafe fn started(
     payload: Payload,
     kind: Kind,
 ) -> StatusPtr {
-    let shared = worker.shared;
     // SAFETY: by the caller's promise; what has fired already is delivered here, on an
     // application thread.
     unsafe {
@@ -131,7 +138,7 @@ unsafe fn started(
             (count, _) => datatype::length(payload.buffer, count, (*param).datatype) as usize,
         };
         (*request).posting.count = bytes;
-        if request::returned(request, worker, real_request, kind, shared) {
+        if request::returned(request, worker, real_request, kind) {
             if bytes > 0 {
                 worker.traffic.sending_started(bytes);
             }
@@ -139,72 +146,37 @@ unsafe fn started(
             if kind == Kind::SyncSend {
                 worker.syncs.forget(request);
             }
-            request::deliver(request, kind, shared);
+            request::deliver(request, kind);
         }
     }
     StatusPtr(Request::user(request))
 }
 
-/// Sends `count` elements to the endpoint's peer, and counts the message: the short way, for a
-/// thread that is alone with the worker and asks for nothing seldom. `spare` is the pool's.
+/// Sends `count` elements to the endpoint's peer, and counts the message.
 ///
 /// # Safety
-/// The outermost call inside the gate; the arguments are those of a tagged send, `asked` is the
-/// mask of `param`.
+/// The short way of the endpoint's worker; the arguments are those of a tagged send.
 #[inline(always)]
 pub unsafe fn send_short(
+    short: &Short,
     endpoint: &Endpoint,
-    spare: *mut Request,
-    buffer: *const c_void,
-    count: usize,
+    payload: Payload,
     tag: u64,
     param: *const RequestParam,
-    asked: u32,
 ) -> StatusPtr {
-    // SAFETY: by the caller's promise; a worker outlives its endpoints.
-    unsafe {
-        if endpoint.is_cut_off() {
-            return StatusPtr::from_status(CUT_OFF);
-        }
-        let request = match asked & op::REQUEST {
-            0 => spare,
-            _ => Request::in_users_memory(endpoint.worker, (*param).request),
-        };
-        tell(request, param, asked, 0, on_done as *const c_void);
-        let told = &raw const (*request).param;
-        let result = (found().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
-        if result == StatusPtr::OK {
-            endpoint.count_sent(false);
-            return result;
-        }
-        if result.request().is_some() {
-            return started_short(endpoint, result, Payload { buffer, count }, param);
-        }
-        result
+    let Payload { buffer, count } = payload;
+    if endpoint.is_cut_off() {
+        return StatusPtr::from_status(CUT_OFF);
     }
-}
-
-/// # Safety
-/// As [`send_short`], just after the call has returned a request.
-#[cold]
-unsafe fn started_short(
-    endpoint: &Endpoint,
-    result: StatusPtr,
-    payload: Payload,
-    param: *const RequestParam,
-) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
-        let worker = &*endpoint.worker;
-        endpoint.count_sent(false);
-        let request = if (*param).op_attr_mask & op::REQUEST == 0 {
-            let spare = worker.pool.spare();
-            worker.pool.take_spare(worker);
-            spare
-        } else {
-            Request::behind((*param).request)
-        };
-        started(worker, request, result.0, param, payload, Kind::Operation)
+        short.start(&*endpoint.worker, param, payload, |told| {
+            let result = (found().tag_send_nbx)(endpoint.real(), buffer, count, tag, told);
+            if result.request().is_some() || result == StatusPtr::OK {
+                endpoint.count_sent();
+            }
+            result
+        })
     }
 }
 
@@ -225,15 +197,12 @@ pub unsafe fn send(
         if endpoint.is_cut_off() {
             return StatusPtr::from_status(CUT_OFF);
         }
-        if !worker.shared && worker.pool.spare().is_null() {
-            worker.pool.take_spare(worker);
-        }
         let payload = Payload { buffer, count };
         let result = sending(worker, param, payload, |told| {
             (real().tag_send_nbx)(endpoint.real(), buffer, count, tag, told)
         });
         if result.request().is_some() || result == StatusPtr::OK {
-            endpoint.count_sent(worker.shared);
+            endpoint.count_sent();
         }
         result
     }
@@ -256,7 +225,7 @@ pub unsafe fn send_sync(
         if endpoint.is_cut_off() {
             return StatusPtr::from_status(CUT_OFF);
         }
-        let request = begin(worker, param, on_matched as *const c_void, worker.shared);
+        let request = begin(worker, param, on_matched as *const c_void);
         if let Some(peer) = endpoint.peer() {
             worker.syncs.started(request, worker.id, peer, tag);
         }
@@ -264,13 +233,13 @@ pub unsafe fn send_sync(
         let result = (real().tag_send_sync_nbx)(endpoint.real(), buffer, count, tag, told);
         let Some(real) = result.request() else {
             worker.syncs.forget(request);
-            discard(worker, request, result.status(), worker.shared);
+            discard(worker, request, result.status());
             if result == StatusPtr::OK {
-                endpoint.count_sent(worker.shared);
+                endpoint.count_sent();
             }
             return result;
         };
-        endpoint.count_sent(worker.shared);
+        endpoint.count_sent();
         let payload = Payload { buffer, count };
         started(worker, request, real, param, payload, Kind::SyncSend)
     }
