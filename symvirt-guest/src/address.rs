@@ -5,12 +5,16 @@
 //! ```text
 //!  0        8         16       20      28        32
 //!  ├ magic ─┼ process ┼ index ─┼ epoch ┼ length ─┼ UCX's bytes …
+//!                                                 └ of a key: where the memory is (24 bytes), then
+//!                                                   UCX's bytes …
 //! ```
 //! Integers are little-endian. A peer of another version of the library has another magic.
 
 use std::slice;
 
 use symvirt_protocol::ids::{Epoch, ObjectId, ProcId};
+
+use crate::object::near::Place;
 
 const HEADER: usize = 32;
 /// UCX's bytes are some hundred; a length beyond this is not one of ours.
@@ -29,7 +33,7 @@ impl Kind {
     const fn magic(self) -> [u8; 8] {
         match self {
             Kind::Worker => *b"SYMVADR1",
-            Kind::Memory => *b"SYMVKEY1",
+            Kind::Memory => *b"SYMVKEY2",
         }
     }
 }
@@ -39,17 +43,35 @@ impl Kind {
 pub struct Parsed<'a> {
     pub object: ObjectId,
     pub epoch: Epoch,
+    /// Of a key: where the memory is.
+    pub place: Option<&'a [u8; Place::LENGTH]>,
+    /// UCX's.
     pub bytes: &'a [u8],
 }
 
-/// Packs bytes of UCX.
-pub fn pack(kind: Kind, object: ObjectId, epoch: Epoch, bytes: &[u8]) -> Vec<u8> {
-    let mut blob = Vec::with_capacity(HEADER + bytes.len());
+/// Packs UCX's address of a worker.
+pub fn pack_address(object: ObjectId, epoch: Epoch, bytes: &[u8]) -> Vec<u8> {
+    pack(Kind::Worker, object, epoch, &[], bytes)
+}
+
+/// Packs UCX's key, and where the memory is.
+pub fn pack_key(
+    object: ObjectId,
+    epoch: Epoch,
+    place: &[u8; Place::LENGTH],
+    bytes: &[u8],
+) -> Vec<u8> {
+    pack(Kind::Memory, object, epoch, place, bytes)
+}
+
+fn pack(kind: Kind, object: ObjectId, epoch: Epoch, place: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut blob = Vec::with_capacity(HEADER + place.len() + bytes.len());
     blob.extend_from_slice(&kind.magic());
     blob.extend_from_slice(&object.process.0.to_le_bytes());
     blob.extend_from_slice(&object.index.to_le_bytes());
     blob.extend_from_slice(&epoch.0.to_le_bytes());
     blob.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    blob.extend_from_slice(place);
     blob.extend_from_slice(bytes);
     blob
 }
@@ -80,8 +102,17 @@ pub unsafe fn parse<'a>(kind: Kind, blob: *const u8) -> Option<Parsed<'a>> {
     if length > MAX_LENGTH {
         return None;
     }
-    // SAFETY: the packer wrote `length` bytes behind the header.
-    let bytes = unsafe { slice::from_raw_parts(blob.add(HEADER), length) };
+    // SAFETY: the packer wrote a key's place, if it is one, and `length` bytes behind the header.
+    let (place, bytes) = unsafe {
+        match kind {
+            Kind::Worker => (None, slice::from_raw_parts(blob.add(HEADER), length)),
+            Kind::Memory => {
+                let behind = blob.add(HEADER + Place::LENGTH);
+                let place = &*blob.add(HEADER).cast::<[u8; Place::LENGTH]>();
+                (Some(place), slice::from_raw_parts(behind, length))
+            }
+        }
+    };
     let object = ObjectId {
         process: ProcId(word(8)),
         index: half(16),
@@ -89,6 +120,7 @@ pub unsafe fn parse<'a>(kind: Kind, blob: *const u8) -> Option<Parsed<'a>> {
     Some(Parsed {
         object,
         epoch: Epoch(word(20)),
+        place,
         bytes,
     })
 }
@@ -109,19 +141,32 @@ pub fn for_application(blob: &[u8]) -> *mut u8 {
 mod tests {
     use super::*;
 
+    const PLACE: [u8; Place::LENGTH] = [5; Place::LENGTH];
+
+    fn packed(kind: Kind, object: ObjectId, epoch: Epoch, bytes: &[u8]) -> Vec<u8> {
+        match kind {
+            Kind::Worker => pack_address(object, epoch, bytes),
+            Kind::Memory => pack_key(object, epoch, &PLACE, bytes),
+        }
+    }
+
     #[test]
     fn what_is_packed_survives_and_keeps_its_kind() {
         let object = ObjectId {
             process: ProcId(0x1234_5678_9abc_def0),
             index: 7,
         };
-        for (kind, other) in [(Kind::Worker, Kind::Memory), (Kind::Memory, Kind::Worker)] {
-            let blob = pack(kind, object, Epoch(42), b"opaque");
+        for (kind, other, place) in [
+            (Kind::Worker, Kind::Memory, None),
+            (Kind::Memory, Kind::Worker, Some(&PLACE)),
+        ] {
+            let blob = packed(kind, object, Epoch(42), b"opaque");
             // SAFETY: packed just now.
             let parsed = unsafe { parse(kind, blob.as_ptr()) }.expect("one of ours");
             let expected = Parsed {
                 object,
                 epoch: Epoch(42),
+                place,
                 bytes: b"opaque",
             };
             assert_eq!(parsed, expected);
@@ -147,11 +192,11 @@ mod tests {
         ) {
             let object = ObjectId { process: ProcId(1), index: 2 };
             for kind in [Kind::Worker, Kind::Memory] {
-                let mut blob = pack(kind, object, Epoch(3), &bytes);
+                let mut blob = packed(kind, object, Epoch(3), &bytes);
                 blob[place] = byte;
                 let announced = u32::from_le_bytes(blob[28..32].try_into().expect("four")) as usize;
                 // As much as the limit lets a damaged length announce.
-                blob.resize(HEADER + MAX_LENGTH, 0);
+                blob.resize(HEADER + Place::LENGTH + MAX_LENGTH, 0);
                 // SAFETY: whole, with as many bytes as the longest may have.
                 match unsafe { parse(kind, blob.as_ptr()) } {
                     None => proptest::prop_assert!(place < 8 || announced > MAX_LENGTH),

@@ -8,6 +8,7 @@ use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::MemoryId;
 
 use super::handle::Mark;
+use super::near::Near;
 use super::route::Route;
 use super::worker::Worker;
 use crate::real::real;
@@ -23,11 +24,18 @@ pub struct Key {
     /// What the endpoint it was unpacked for leads over, and what it opens; `None` where no switch
     /// can follow.
     pub recipe: Option<(Route, MemoryId)>,
+    /// The memory, where this process reaches it by itself.
+    pub near: Option<Near>,
 }
 
 impl Key {
     /// Makes a key of a real one.
-    pub fn new(worker: *const Worker, recipe: Option<(Route, MemoryId)>, real: *mut c_void) -> Key {
+    pub fn new(
+        worker: *const Worker,
+        recipe: Option<(Route, MemoryId)>,
+        near: Option<Near>,
+        real: *mut c_void,
+    ) -> Key {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Key {
             mark: Mark::Key,
@@ -35,6 +43,7 @@ impl Key {
             worker,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             recipe,
+            near,
         }
     }
 

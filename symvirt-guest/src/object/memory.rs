@@ -13,6 +13,8 @@ use symvirt_protocol::ids::MemoryId;
 
 use super::context::Context;
 use super::handle::Mark;
+use super::near::Place;
+use super::pages::Pages;
 use crate::real::real;
 
 /// `UCS_MEMORY_TYPE_HOST`
@@ -27,7 +29,7 @@ pub struct Memory {
     /// To register it, in whichever context.
     params: MemMapParams,
     /// What was allocated for the application; goes with the memory.
-    _owned: Option<Pages>,
+    owned: Option<Pages>,
 }
 
 impl Memory {
@@ -46,7 +48,7 @@ impl Memory {
             if params.field_mask & mem_map_param::MEMORY_TYPE != 0 && params.memory_type != HOST {
                 return Err(Status::UNSUPPORTED);
             }
-            let pages = Pages::allocate(&asked)?;
+            let pages = Pages::allocate(&asked, id)?;
             params.address = pages.address;
             params.field_mask |= mem_map_param::ADDRESS;
             params.flags &= !(mem_map::ALLOCATE | mem_map::FIXED);
@@ -60,7 +62,7 @@ impl Memory {
             real: AtomicPtr::new(real),
             id,
             params,
-            _owned: owned,
+            owned,
         }))
     }
 
@@ -73,6 +75,16 @@ impl Memory {
     /// Changes the real side; under the closed gate. Returns the old one.
     pub fn swap_real(&self, new: *mut c_void) -> *mut c_void {
         self.real.swap(new, Ordering::Relaxed)
+    }
+
+    /// Where it is, for processes of the same machine.
+    pub fn place(&self) -> Place {
+        Place {
+            process: std::process::id(),
+            descriptor: self.owned.as_ref().map_or(-1, Pages::descriptor),
+            address: self.params.address.expose_provenance() as u64,
+            length: self.params.length as u64,
+        }
     }
 
     /// Registers it in another real context.
@@ -110,42 +122,6 @@ pub fn real_key(real_context: *mut c_void, real_memory: *mut c_void) -> Result<V
     // SAFETY: packed just now.
     unsafe { (real().rkey_buffer_release)(buffer) };
     Ok(bytes)
-}
-
-/// Anonymous memory of whole pages.
-struct Pages {
-    address: *mut c_void,
-    length: usize,
-}
-
-impl Pages {
-    /// As `ucp_mem_map` promises: at the asked address if that is fixed, near it otherwise.
-    fn allocate(asked: &MemMapParams) -> Result<Pages, Status> {
-        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        if asked.flags & mem_map::FIXED != 0 {
-            if asked.address.is_null() {
-                return Err(Status::INVALID_PARAM);
-            }
-            flags |= libc::MAP_FIXED;
-        }
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: new memory; at a fixed address the application has said that it may be replaced.
-        let address = unsafe { libc::mmap(asked.address, asked.length, access, flags, -1, 0) };
-        if address == libc::MAP_FAILED {
-            return Err(Status::NO_MEMORY);
-        }
-        Ok(Pages {
-            address,
-            length: asked.length,
-        })
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `allocate`, and registered nowhere any more.
-        unsafe { libc::munmap(self.address, self.length) };
-    }
 }
 
 /// The fields that the application announced, zero for the others.

@@ -19,6 +19,8 @@ pub mod key;
 pub mod lanes;
 pub mod memory;
 pub mod message;
+pub mod near;
+pub mod pages;
 pub mod pool;
 pub mod posted;
 pub mod reply;

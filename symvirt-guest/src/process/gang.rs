@@ -15,6 +15,7 @@ use crate::channel::Channel;
 use crate::object::context::Context;
 use crate::object::endpoint::Endpoint;
 use crate::object::lock;
+use crate::object::near;
 use crate::switch::Helpers;
 
 /// A context on the list: destroyed only after it was taken off.
@@ -152,6 +153,7 @@ pub fn next_object() -> ObjectId {
 
 /// Begins an epoch: under the closed gate, or at the welcome.
 pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob]) {
+    near::begin_epoch(&transports);
     *lock(&STATE.transports) = transports;
     let blobs = table
         .iter()

@@ -13,6 +13,7 @@ use crate::object::endpoint::Endpoint;
 use crate::object::key::{self, Key};
 use crate::object::lock;
 use crate::object::memory::{Memory, copy_params, real_key};
+use crate::object::near::{Near, Place};
 use crate::real::real;
 use crate::transfer::begin::CUT_OFF;
 
@@ -62,7 +63,8 @@ pub unsafe fn pack_key(
         Ok(bytes) => bytes,
         Err(status) => return status,
     };
-    let blob = address::pack(Kind::Memory, memory.id, gang::epoch(), &bytes);
+    let place = memory.place().pack();
+    let blob = address::pack_key(memory.id, gang::epoch(), &place, &bytes);
     let copy = address::for_application(&blob);
     if copy.is_null() {
         return Status::NO_MEMORY;
@@ -100,7 +102,10 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     // SAFETY: what UCX packed in this epoch.
     let real = unsafe { key::unpack(endpoint.real(), bytes.as_ptr().cast())? };
     let recipe = endpoint.route.map(|route| (route, parsed.object));
-    Ok(worker.adopt_key(Key::new(worker, recipe, real)))
+    let near = parsed
+        .place
+        .and_then(|place| Near::open(Place::unpack(place), parsed.object));
+    Ok(worker.adopt_key(Key::new(worker, recipe, near, real)))
 }
 
 /// A key that no switch can make again.
@@ -113,7 +118,7 @@ unsafe fn unpack_foreign(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     }
     // SAFETY: plain UCX has packed it.
     let real = unsafe { key::unpack(endpoint.real(), packed)? };
-    Ok(worker.adopt_key(Key::new(worker, None, real)))
+    Ok(worker.adopt_key(Key::new(worker, None, None, real)))
 }
 
 /// Destroys a key.

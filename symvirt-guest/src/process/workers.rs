@@ -6,7 +6,7 @@ use symvirt_ffi::ucp::{Address, WorkerParams};
 use symvirt_ffi::ucs::Status;
 
 use super::{gang, round};
-use crate::address::{self, Kind};
+use crate::address;
 use crate::object::context::Context;
 use crate::object::handler::Handler;
 use crate::object::lock;
@@ -75,7 +75,7 @@ pub unsafe fn address(worker: &Worker, address: *mut Address, length: *mut usize
         Ok(bytes) => bytes,
         Err(status) => return status,
     };
-    let blob = address::pack(Kind::Worker, worker.id, gang::epoch(), &bytes);
+    let blob = address::pack_address(worker.id, gang::epoch(), &bytes);
     let copy = address::for_application(&blob);
     if copy.is_null() {
         return Status::NO_MEMORY;

@@ -96,6 +96,7 @@ pub fn start() -> Result<Helpers, StartError> {
     let channel = Channel::connect()?;
     announce().map_err(StartError::Membarrier)?;
     crate::spool::read_settings();
+    crate::object::near::read_settings();
     crate::process::holds::limit();
     let welcome = join(&channel)?;
     gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);

@@ -1,12 +1,14 @@
-//! Access to a peer's memory. Nobody counts what arrives: a switch flushes instead.
+//! Access to a peer's memory: by UCX, or, where this process reaches it by itself, by copying.
+//! Nobody counts what arrives: a switch flushes instead.
 
 use std::ffi::c_void;
+use std::ptr;
 
-use symvirt_ffi::flags::op;
+use symvirt_ffi::flags::{dt, op};
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::{Status, StatusPtr};
 
-use super::begin::CUT_OFF;
+use super::begin::{CUT_OFF, SELDOM};
 use super::send::operation;
 use super::short::Short;
 use crate::object::endpoint::Endpoint;
@@ -33,6 +35,35 @@ impl Target<'_> {
     }
 }
 
+/// What a copy of ours cannot do: tell of its completion, or read anything but the bytes in order.
+const NOT_COPIED: u32 = SELDOM | op::REQUEST | op::NO_IMM_CMPL;
+
+/// Where the elements of a transfer are in memory that this process reaches by itself, and how
+/// many bytes; `None` if UCX has to transfer them.
+///
+/// # Safety
+/// `param` is readable by its mask.
+#[inline(always)]
+unsafe fn near(
+    target: Target<'_>,
+    count: usize,
+    param: *const RequestParam,
+) -> Option<(*mut c_void, usize)> {
+    let near = target.key.near.as_ref()?;
+    // SAFETY: by the caller's promise: the datatype only if announced.
+    let (asked, datatype) = unsafe {
+        match (*param).op_attr_mask {
+            asked if asked & op::DATATYPE == 0 => (asked, dt::BYTES),
+            asked => (asked, (*param).datatype),
+        }
+    };
+    if asked & NOT_COPIED != 0 || datatype & dt::CLASS_MASK != dt::CONTIG {
+        return None;
+    }
+    let length = count.checked_mul((datatype >> dt::SHIFT) as usize)?;
+    Some((near.at(target.remote, length)?, length))
+}
+
 /// Puts `count` elements.
 ///
 /// # Safety
@@ -47,6 +78,10 @@ pub unsafe fn put(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
+        if let Some((place, length)) = near(to, count, param) {
+            ptr::copy(buffer.cast::<u8>(), place.cast(), length);
+            return StatusPtr::OK;
+        }
         let Some((endpoint, key)) = to.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
@@ -70,6 +105,10 @@ pub unsafe fn get(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
+        if let Some((place, length)) = near(from, count, param) {
+            ptr::copy(place.cast::<u8>(), buffer.cast(), length);
+            return StatusPtr::OK;
+        }
         let Some((endpoint, key)) = from.begin() else {
             return StatusPtr::from_status(CUT_OFF);
         };
@@ -84,6 +123,12 @@ pub unsafe fn get(
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_put_nbi`.
 pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize) -> Status {
+    let near = to.key.near.as_ref();
+    if let Some(place) = near.and_then(|near| near.at(to.remote, length)) {
+        // SAFETY: by the caller's promise; the places may overlap in this process's own memory.
+        unsafe { ptr::copy(buffer.cast::<u8>(), place.cast(), length) };
+        return Status::OK;
+    }
     let Some((endpoint, key)) = to.begin() else {
         return CUT_OFF;
     };
@@ -96,6 +141,12 @@ pub unsafe fn put_implicit(to: Target<'_>, buffer: *const c_void, length: usize)
 /// # Safety
 /// Inside the gate; the arguments are those of `ucp_get_nbi`.
 pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize) -> Status {
+    let near = from.key.near.as_ref();
+    if let Some(place) = near.and_then(|near| near.at(from.remote, length)) {
+        // SAFETY: as in `put_implicit`.
+        unsafe { ptr::copy(place.cast::<u8>(), buffer.cast(), length) };
+        return Status::OK;
+    }
     let Some((endpoint, key)) = from.begin() else {
         return CUT_OFF;
     };

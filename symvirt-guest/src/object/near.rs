@@ -1,0 +1,234 @@
+//! Registered memory that this process can reach by itself: its own, and what UCX was to allocate
+//! for a process of the same machine. UCX would have made such an allocation a segment of its
+//! shared-memory transports; ours survives every switch, so these transports do not know it, and
+//! without this a put would be a message: 8 times as long for 8 bytes.
+//!
+//! ```text
+//!   owner: Pages, a memfd ── rkey_pack: Place ──► peer: /proc/PID/fd/N, if it is called as the
+//!                                                 owner's memory is ──► Near, mapped with the key
+//! ```
+//! A put or get of contiguous bytes is then a copy, and over when it returns. Everything else,
+//! atomics above all, goes to UCX: those of one epoch are all its own. The epoch's transports must
+//! let processes share memory; it is neither drained nor made anew at a switch.
+
+use std::ffi::c_void;
+use std::fs::{self, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use symvirt_protocol::ids::MemoryId;
+use symvirt_protocol::transport::Transports;
+
+use super::pages;
+use crate::process::gang;
+
+/// Where registered memory is, for processes of the same machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The owner's process number.
+    pub process: u32,
+    /// The owner's descriptor of it; -1 if only the owner can reach it.
+    pub descriptor: i32,
+    /// The owner's address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+impl Place {
+    /// Bytes of a packed place.
+    pub const LENGTH: usize = 24;
+
+    /// Integers are little-endian, in the order of the fields.
+    pub fn pack(&self) -> [u8; Place::LENGTH] {
+        let mut packed = [0; Place::LENGTH];
+        packed[..4].copy_from_slice(&self.process.to_le_bytes());
+        packed[4..8].copy_from_slice(&self.descriptor.to_le_bytes());
+        packed[8..16].copy_from_slice(&self.address.to_le_bytes());
+        packed[16..].copy_from_slice(&self.length.to_le_bytes());
+        packed
+    }
+
+    /// What [`Place::pack`] has packed.
+    pub fn unpack(packed: &[u8; Place::LENGTH]) -> Place {
+        let half = |at: usize| std::array::from_fn(|byte| packed[at + byte]);
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| packed[at + byte]));
+        Place {
+            process: u32::from_le_bytes(half(0)),
+            descriptor: i32::from_le_bytes(half(4)),
+            address: word(8),
+            length: word(16),
+        }
+    }
+}
+
+/// Memory of a peer, or of this process, as this process reaches it.
+pub struct Near {
+    /// Of the first byte here.
+    local: *mut u8,
+    /// Of the first byte at the owner.
+    remote: u64,
+    length: usize,
+    is_mapped: bool,
+}
+
+impl Near {
+    /// Maps registered memory, if that is possible: the owner runs on this machine, as a user that
+    /// this process may look into.
+    pub fn open(place: Place, id: MemoryId) -> Option<Near> {
+        let (remote, length) = (place.address, usize::try_from(place.length).ok()?);
+        if id.process == gang::process() && place.process == std::process::id() {
+            return Some(Near {
+                local: ptr::with_exposed_provenance_mut(usize::try_from(remote).ok()?),
+                remote,
+                length,
+                is_mapped: false,
+            });
+        }
+        if place.descriptor < 0 || length == 0 {
+            return None;
+        }
+        let (process, descriptor) = (place.process, place.descriptor);
+        let path = PathBuf::from(format!("/proc/{process}/fd/{descriptor}"));
+        let called = fs::read_link(&path).ok()?;
+        // A process of that number may be another one, on another machine or in another container.
+        if !called.to_string_lossy().contains(&pages::name(id)) {
+            return None;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+        if file.metadata().ok()?.len() < place.length {
+            return None;
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: new memory, of a file that is as long.
+        let local = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                access,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        (local != libc::MAP_FAILED).then(|| Near {
+            local: local.cast(),
+            remote,
+            length,
+            is_mapped: true,
+        })
+    }
+
+    /// Where `length` bytes at the owner's address `remote` are here; `None` if the epoch's
+    /// transports share no memory, or it is not all of that memory.
+    #[inline(always)]
+    pub fn at(&self, remote: u64, length: usize) -> Option<*mut c_void> {
+        if self.is_mapped && !ALLOWED.load(Ordering::Relaxed) {
+            return None;
+        }
+        let offset = usize::try_from(remote.checked_sub(self.remote)?).ok()?;
+        let end = offset.checked_add(length)?;
+        // SAFETY: within the memory.
+        (end <= self.length).then(|| unsafe { self.local.add(offset).cast() })
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        if self.is_mapped {
+            // SAFETY: mapped by `open`; the key goes, and nobody else knows the address.
+            unsafe { libc::munmap(self.local.cast(), self.length) };
+        }
+    }
+}
+
+/// Whether the epoch's transports let processes share memory.
+static ALLOWED: AtomicBool = AtomicBool::new(false);
+
+/// What the job was started with.
+static NATIVE: OnceLock<bool> = OnceLock::new();
+
+/// Reads `UCX_TLS`, on a thread of the application: helpers race with its `setenv`.
+pub fn read_settings() {
+    NATIVE.get_or_init(|| shares(&std::env::var("UCX_TLS").unwrap_or_default()));
+}
+
+/// An epoch begins; under the closed gate, or before anything is sent.
+pub fn begin_epoch(transports: &Transports) {
+    let allowed = match &transports.tls {
+        Some(tls) => shares(tls),
+        None => NATIVE.get().copied().unwrap_or(false),
+    };
+    ALLOWED.store(allowed, Ordering::Relaxed);
+}
+
+/// Whether a value of `UCX_TLS` lets processes of one machine map each other's memory: the names
+/// and aliases of UCX's transports that do (`ucp_context.c`, 1.13 to 1.18); all, if it is empty.
+fn shares(tls: &str) -> bool {
+    const SHARING: [&str; 7] = ["all", "sm", "shm", "mm", "posix", "sysv", "xpmem"];
+    let tls = tls.trim();
+    let (names, is_without) = match tls.strip_prefix('^') {
+        Some(names) => (names, true),
+        None => (tls, false),
+    };
+    let mut names = names.split(',').map(str::trim);
+    if is_without {
+        // Without one of them the others are left.
+        return !names.any(|name| ["all", "sm", "shm", "mm"].contains(&name));
+    }
+    tls.is_empty() || names.any(|name| SHARING.contains(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_unpacked_as_it_was_packed() {
+        let place = Place {
+            process: 4711,
+            descriptor: -1,
+            address: 0x7fff_1234_5678_9abc,
+            length: 1 << 40,
+        };
+        assert_eq!(Place::unpack(&place.pack()), place);
+    }
+
+    #[test]
+    fn memory_is_shared_only_where_the_transports_are() {
+        for sharing in [
+            "",
+            "all",
+            "tcp,sm,self",
+            " posix , self",
+            "^tcp,ib",
+            "^posix",
+        ] {
+            assert!(shares(sharing), "{sharing:?}");
+        }
+        for apart in ["tcp,self", "rc,ud,cma", "^sm", "^tcp,shm", "self"] {
+            assert!(!shares(apart), "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn only_bytes_within_the_memory_are_reached() {
+        let mut bytes = [0_u8; 16];
+        let near = Near {
+            local: bytes.as_mut_ptr(),
+            remote: 0x1000,
+            length: bytes.len(),
+            is_mapped: false,
+        };
+        let at = |remote, length| near.at(remote, length).map(|place| place.addr());
+        let start = bytes.as_ptr().addr();
+        assert_eq!(at(0x1000, 16), Some(start));
+        assert_eq!(at(0x1008, 8), Some(start + 8));
+        assert_eq!(at(0x1008, 9), None);
+        assert_eq!(at(0xfff, 1), None);
+        assert_eq!(at(0x1000, usize::MAX), None);
+    }
+}
