@@ -68,6 +68,26 @@ fn gets_and_puts_under_a_lock_keep_their_order() {
     survives("exclusive", 2, &["--seconds", "6"], FEWEST);
 }
 
+/// As without the library: UCX's messages would wait for the owner, which makes no call.
+#[test]
+fn a_window_of_the_same_machine_is_put_to_and_got_from_while_its_owner_computes() {
+    // Its owner leaves no processor to whoever prepares a switch.
+    let job = mpirun(2, "passive", &["--seconds", "6"], &[]);
+    let rehearsal = Rehearsal::default().over("shm,shm");
+    let (outcome, report) = rehearse("passive", &rehearsal, &job);
+    judge("passive", &outcome, &report, FEWEST);
+    // A switch makes calls in the owner's place: a round a switch would be no proof.
+    let rounds = outcome.ok_line("passive").and_then(|line| {
+        let (_, rest) = line.split_once("rounds=")?;
+        rest.split(' ').next()?.parse::<u64>().ok()
+    });
+    let rounds = rounds.expect("passive says its rounds");
+    assert!(
+        rounds > 10 * (report.switches + report.abandoned.len() as u64),
+        "{rounds} rounds: {report:?}"
+    );
+}
+
 #[test]
 fn remote_memory_and_atomics_are_right_in_every_form() {
     plain_ucp("ucp/remote", &["--seconds", SECONDS]);
