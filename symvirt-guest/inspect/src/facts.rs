@@ -44,10 +44,14 @@ const SETTINGS: [&str; 8] = [
 const FABRICS: [&str; 4] = ["libfabric", "libpsm2", "libpsm_infinipath", "libmxm"];
 
 impl Facts {
-    /// Of a process; `None` if it is gone or may not be looked at.
+    /// Of a process; `None` if it is gone, has ended and is not yet waited for (it has no memory
+    /// then), or may not be looked at.
     pub fn of(proc: &Path, pid: u32) -> Option<Facts> {
         let directory = proc.join(pid.to_string());
         let maps = fs::read(directory.join("maps")).ok()?;
+        if maps.is_empty() {
+            return None;
+        }
         let program = fs::read_to_string(directory.join("comm")).ok()?;
         let mut facts = Facts {
             program: program.trim_end().to_owned(),
@@ -194,6 +198,8 @@ mod tests {
             pairs.map(|(n, v)| (n.to_owned(), v.to_owned()))
         );
         assert_eq!(Facts::of(proc.path(), 78), None);
+        fs::write(directory.join("maps"), "").expect("write");
+        assert_eq!(Facts::of(proc.path(), 77), None, "it has ended");
     }
 
     #[test]

@@ -20,6 +20,9 @@ const STARTED: Duration = Duration::from_secs(5);
 pub struct Watch {
     proc: PathBuf,
     seen: BTreeMap<u32, Seen>,
+    /// Version of UCX of each process that has ever joined: one that joins and leaves between two
+    /// looks has used UCX all the same.
+    joined: BTreeMap<u32, String>,
     told: BTreeSet<Finding>,
     /// The transports at the last look need no HCA.
     without_hca: bool,
@@ -33,8 +36,6 @@ struct Seen {
     since: Instant,
     /// What it showed for long enough.
     settled: Option<Facts>,
-    /// Version of UCX, once it has joined.
-    joined: Option<String>,
 }
 
 /// One process, for a report.
@@ -55,8 +56,16 @@ impl Watch {
         Watch {
             proc: Path::new("/proc").to_owned(),
             seen: BTreeMap::new(),
+            joined: BTreeMap::new(),
             told: BTreeSet::new(),
             without_hca: false,
+        }
+    }
+
+    /// Remembers who has joined.
+    pub fn meet(&mut self, ranks: &[RankStatus]) {
+        for rank in ranks {
+            self.joined.insert(rank.pid, rank.ucx_version.clone());
         }
     }
 
@@ -70,13 +79,14 @@ impl Watch {
         now: Instant,
     ) -> Vec<Finding> {
         self.without_hca = without_hca;
+        self.meet(ranks);
         let mut fresh = Vec::new();
         for pid in facts::family(&self.proc, launcher) {
             let Some(facts) = Facts::of(&self.proc, pid) else {
                 continue;
             };
-            let rank = ranks.iter().find(|rank| rank.pid == pid);
-            if !facts.is_mpi() && rank.is_none() {
+            let joined = self.joined.contains_key(&pid);
+            if !facts.is_mpi() && !joined {
                 continue;
             }
             let seen = self.seen.entry(pid).or_insert_with(|| Seen {
@@ -84,13 +94,9 @@ impl Watch {
                 facts: facts.clone(),
                 since: now,
                 settled: None,
-                joined: None,
             });
-            if let Some(rank) = rank {
-                seen.joined = Some(rank.ucx_version.clone());
-            }
-            if seen.note(facts, now) {
-                let findings = seen.findings(without_hca).into_iter();
+            if seen.note(facts, joined, now) {
+                let findings = seen.findings(joined, without_hca).into_iter();
                 fresh.extend(findings.filter(|finding| self.told.insert(finding.clone())));
             }
         }
@@ -99,9 +105,10 @@ impl Watch {
 
     /// What holds of the processes as they were last seen.
     pub fn findings(&self) -> BTreeSet<Finding> {
-        let seen = self.seen.values();
-        seen.flat_map(|seen| seen.findings(self.without_hca))
-            .collect()
+        let of = |(pid, seen): (&u32, &Seen)| {
+            seen.findings(self.joined.contains_key(pid), self.without_hca)
+        };
+        self.seen.iter().flat_map(of).collect()
     }
 
     /// All processes that were seen.
@@ -109,7 +116,7 @@ impl Watch {
         let process = |(&pid, seen): (&u32, &Seen)| Process {
             pid,
             facts: seen.settled.clone().unwrap_or_else(|| seen.facts.clone()),
-            ucx: seen.joined.clone(),
+            ucx: self.joined.get(&pid).cloned(),
         };
         self.seen.iter().map(process).collect()
     }
@@ -117,7 +124,7 @@ impl Watch {
 
 impl Seen {
     /// Whether it is time to tell of the process: it has settled, and had time to make a context.
-    fn note(&mut self, facts: Facts, now: Instant) -> bool {
+    fn note(&mut self, facts: Facts, joined: bool, now: Instant) -> bool {
         // What a process uses changes while it starts, and while it ends.
         if self.facts != facts {
             self.since = now;
@@ -127,14 +134,85 @@ impl Seen {
             return false;
         }
         self.settled = Some(self.facts.clone());
-        let chosen = self.joined.is_some() || self.facts.has_chosen();
+        let chosen = joined || self.facts.has_chosen();
         chosen || now.duration_since(self.born) >= STARTED
     }
 
-    fn findings(&self, without_hca: bool) -> Vec<Finding> {
+    fn findings(&self, joined: bool, without_hca: bool) -> Vec<Finding> {
         let settled = self.settled.iter();
         settled
-            .flat_map(|facts| finding::of(facts, self.joined.is_some(), without_hca))
+            .flat_map(|facts| finding::of(facts, joined, without_hca))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use symvirt_protocol::ids::{Epoch, ProcId};
+
+    use super::*;
+
+    const LAUNCHER: u32 = 7;
+    const PROCESS: u32 = 9;
+
+    /// What /proc shows of a launcher and of an MPI process below it that has our library.
+    fn proc_of_a_job() -> tempfile::TempDir {
+        let proc = tempfile::tempdir().expect("tempdir");
+        let maps = "7f01-7f02 r-xp 00001000 08:01 13 /usr/lib/libmpich.so.12\n\
+                    7f03-7f04 r-xp 00001000 08:01 14 /usr/lib/libsymvirt.so";
+        for (pid, parent, maps) in [(LAUNCHER, 1, ""), (PROCESS, LAUNCHER, maps)] {
+            let folder = proc.path().join(pid.to_string());
+            fs::create_dir(&folder).expect("mkdir");
+            let stat = format!("{pid} (app) S {parent} {LAUNCHER}");
+            for (name, text) in [("stat", stat.as_str()), ("comm", "app"), ("maps", maps)] {
+                fs::write(folder.join(name), text).expect("write");
+            }
+        }
+        proc
+    }
+
+    fn joined() -> RankStatus {
+        RankStatus {
+            process: ProcId(1),
+            pid: PROCESS,
+            program: "app".to_owned(),
+            mpi_rank: Some(0),
+            ucx_version: "1.13.1".to_owned(),
+            member: true,
+            epoch: Epoch(0),
+            said: "Join".to_owned(),
+            stands: None,
+            spool_bytes: 0,
+            spool_peak: 0,
+        }
+    }
+
+    /// What is found of a process that is seen from its start to long after.
+    fn found(met: &[RankStatus]) -> Vec<String> {
+        let proc = proc_of_a_job();
+        let mut watch = Watch {
+            proc: proc.path().to_owned(),
+            ..Watch::new()
+        };
+        let start = Instant::now();
+        let mut fresh = watch.look(LAUNCHER, &[], true, start);
+        watch.meet(met);
+        fresh.extend(watch.look(LAUNCHER, &[], true, start + STARTED));
+        assert_eq!(BTreeSet::from_iter(fresh), watch.findings());
+        let findings = watch.findings();
+        findings.iter().map(Finding::to_string).collect()
+    }
+
+    #[test]
+    fn a_process_that_joined_and_left_between_two_looks_has_used_ucx() {
+        assert_eq!(found(&[joined()]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_process_that_never_joined_is_told() {
+        let found = found(&[]);
+        assert!(found[0].contains("no UCX context"), "{found:?}");
     }
 }

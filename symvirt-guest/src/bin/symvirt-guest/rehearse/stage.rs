@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase, Reason};
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::SwitchOrder;
+use symvirt_protocol::rank::{FromRank, SwitchOrder};
 use symvirt_protocol::transport::Interconnect;
 use tracing::{info, warn};
 
@@ -164,7 +164,11 @@ impl Stage {
             sockets::Event::Opened(conn, outbox) => self.board.open(conn, outbox),
             sockets::Event::Said(conn, message) => {
                 self.volumes.ranks.count(&message, 1);
+                let joins = matches!(message, FromRank::Join(_));
                 self.core.rank_said(conn, message, Instant::now());
+                if joins {
+                    self.watch.meet(&self.core.rank_status());
+                }
             }
             sockets::Event::Closed(conn) => {
                 self.board.close(conn);
