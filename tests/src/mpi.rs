@@ -68,32 +68,6 @@ impl Mpi {
         }
     }
 
-    /// tcp, as `rehearse --over` takes it. UCX 1.20 finds no route over `lo` (`UCX_NET_DEVICES=lo`
-    /// fails without us, too): there it goes over another network device.
-    ///
-    /// # Panics
-    /// If it needs one, and there is none.
-    pub fn tcp(self) -> String {
-        if self != Mpi::OpenMpiWheel {
-            return "tcp".to_owned();
-        }
-        let devices = std::fs::read_dir("/sys/class/net").into_iter().flatten();
-        let mut up: Vec<String> = devices
-            .flatten()
-            .filter(|device| device.file_name() != "lo")
-            .filter(|device| {
-                let state = std::fs::read_to_string(device.path().join("operstate"));
-                state.is_ok_and(|state| state.trim() == "up")
-            })
-            .map(|device| device.file_name().to_string_lossy().into_owned())
-            .collect();
-        up.sort();
-        let device = up
-            .first()
-            .expect("a network device beside lo that is up: tcp of UCX 1.20 needs one");
-        format!("tcp,self@{device}")
-    }
-
     /// A short name: the folder of its programs among those of [`apps`].
     pub fn key(self) -> &'static str {
         match self {
@@ -212,7 +186,7 @@ impl fmt::Display for Mpi {
             Mpi::OpenMpiWheel => "Open MPI 5.0 (PyPI)",
             Mpi::Mpich40 => "MPICH 4.0 (bookworm)",
             Mpi::Mpich42 => "MPICH 4.2 (trixie)",
-            Mpi::MpichWheel => "MPICH 4.3 (PyPI)",
+            Mpi::MpichWheel => "MPICH 5.0 (PyPI)",
         })
     }
 }

@@ -56,8 +56,8 @@ impl Setting {
 
     /// The rehearsal of a job of `mpi`.
     pub fn rehearsal(&self, mpi: Mpi) -> Rehearsal {
-        let mut over = vec![mpi.tcp()];
-        over.extend(self.beside_tcp.iter().map(|&item| item.to_owned()));
+        let mut over = vec!["tcp"];
+        over.extend(self.beside_tcp);
         let rehearsal = Rehearsal::default().over_each(&over).at(mpi.place());
         if self.random {
             rehearsal.between(Duration::from_millis(20), Duration::from_millis(300))

