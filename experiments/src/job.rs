@@ -8,6 +8,41 @@ use std::time::{Duration, Instant};
 use crate::lab::LabError;
 use crate::lab::guest::Guest;
 
+/// An MPI that the guests have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mpi {
+    /// Started by `mpirun`, PRRTE's.
+    OpenMpi,
+    /// Started by Hydra's `mpiexec`.
+    Mpich,
+}
+
+impl Mpi {
+    /// Where a program of `tests/apps` lies, within `/opt/symvirt`.
+    pub fn app(self, program: &str) -> String {
+        match self {
+            Mpi::OpenMpi => format!("apps/{program}"),
+            Mpi::Mpich => format!("apps/mpich/{program}"),
+        }
+    }
+
+    /// The launcher with its options, for one rank in each guest.
+    fn launcher(self, guests: &[Guest]) -> String {
+        let names: Vec<String> = guests.iter().map(|guest| guest.id.name()).collect();
+        let (count, names) = (names.len(), names.join(","));
+        match self {
+            Mpi::OpenMpi => format!(
+                "mpirun -n {count} --host {names} --map-by node \
+                 --prtemca oob_tcp_if_include eth0 -x UCX_UD_ETH_DGID_CHECK"
+            ),
+            Mpi::Mpich => format!(
+                "mpiexec.hydra -n {count} -ppn 1 -hosts {names} -launcher ssh -iface eth0 \
+                 -genvlist UCX_UD_ETH_DGID_CHECK"
+            ),
+        }
+    }
+}
+
 /// A job under way. It is not ended when this is dropped: it ends with its guests, or by
 /// [`Job::kill`].
 #[derive(Debug)]
@@ -33,12 +68,20 @@ impl Job {
     ///
     /// # Errors
     /// If ssh cannot be started.
-    pub fn start(guests: &[Guest], program: &str) -> Result<Self, LabError> {
+    pub fn start(guests: &[Guest], mpi: Mpi, program: &str) -> Result<Self, LabError> {
         let launched = format!("/opt/symvirt/bin/symvirt-guest exec -- {program}");
-        Self::launch(guests, &launched)
+        Self::launch(guests, mpi, &launched)
     }
 
-    /// The same without the library, over TCP only.
+    /// As [`Job::start`], a program of `tests/apps`; `words` are its name and arguments.
+    ///
+    /// # Errors
+    /// As [`Job::start`].
+    pub fn start_app(guests: &[Guest], mpi: Mpi, words: &str) -> Result<Self, LabError> {
+        Self::start(guests, mpi, &format!("/opt/symvirt/{}", mpi.app(words)))
+    }
+
+    /// The same with Open MPI and without the library, over TCP only.
     ///
     /// # Errors
     /// As [`Job::start`].
@@ -47,25 +90,21 @@ impl Job {
             "-x UCX_TLS=tcp,self,sm -x UCX_NET_DEVICES=eth0 --mca pml ucx --mca pml_ucx_tls any \
              --mca pml_ucx_devices any {program}"
         );
-        Self::launch(guests, &launched)
+        Self::launch(guests, Mpi::OpenMpi, &launched)
     }
 
     /// `launched`: options of the launcher, and the program.
-    fn launch(guests: &[Guest], launched: &str) -> Result<Self, LabError> {
+    fn launch(guests: &[Guest], mpi: Mpi, launched: &str) -> Result<Self, LabError> {
         let launcher = guests.first().cloned().ok_or_else(|| LabError::File {
             what: "launch",
             path: launched.into(),
             source: std::io::Error::other("no guest"),
         })?;
-        let names: Vec<String> = guests.iter().map(|guest| guest.id.name()).collect();
-        let count = guests.len();
         // Soft-RoCE delivers datagrams with a GRH that UCX's check does not expect.
         let script = format!(
             "cd /tmp && export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-             UCX_UD_ETH_DGID_CHECK=n && exec mpirun -n {count} --host {} --map-by node \
-             --prtemca oob_tcp_if_include eth0 -x UCX_UD_ETH_DGID_CHECK \
-             {launched} 2>&1",
-            names.join(",")
+             UCX_UD_ETH_DGID_CHECK=n && exec {} {launched} 2>&1",
+            mpi.launcher(guests)
         );
         let mut command = launcher.ssh(&script);
         command
@@ -140,7 +179,7 @@ impl Job {
     /// # Errors
     /// If the guest does not answer.
     pub fn kill(mut self) -> Result<(), LabError> {
-        self.launcher.run("pkill -x mpirun; true")?;
+        self.launcher.run("pkill -x 'mpirun|mpiexec.hydra'; true")?;
         if self.wait(Duration::from_secs(20)).is_none() {
             self.child.kill().ok();
             self.child.wait().ok();

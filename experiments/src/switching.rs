@@ -12,7 +12,7 @@ use symvirt_host::operation::Phase;
 use symvirt_protocol::rank::Stall;
 
 use crate::command;
-use crate::job::Job;
+use crate::job::{Job, Mpi};
 use crate::lab::{GANG, Lab, Plan};
 use crate::traffic::{Traffic, Transport};
 
@@ -59,7 +59,7 @@ pub fn run(rounds: u32) -> anyhow::Result<bool> {
 
 fn job(lab: &Lab, traffic: &Traffic, program: &str, rounds: u32) -> anyhow::Result<(Stalls, bool)> {
     let started = format!("/opt/symvirt/apps/{program} --seconds 3600");
-    let mut job = Job::start(&lab.guests, &started)?;
+    let mut job = Job::start(&lab.guests, Mpi::OpenMpi, &started)?;
     if let Err(seen) = traffic.wait_for(Transport::Rdma, SHOWS) {
         bail!("{program} was to communicate over RDMA, seen: {seen:?}");
     }

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::job::Job;
+use crate::job::{Job, Mpi};
 use crate::lab::{Lab, Plan};
 use crate::lab_dir::LabDir;
 use crate::traffic::{Sample, Traffic, Transport};
@@ -151,7 +151,7 @@ fn hpcc(
 ) -> anyhow::Result<()> {
     println!("\nhpcc (Debian's package, unmodified)");
     hpl::prepare(&lab.guests[0])?;
-    let mut job = Job::start(&lab.guests, hpl::PROGRAM)?;
+    let mut job = Job::start(&lab.guests, Mpi::OpenMpi, hpl::PROGRAM)?;
     wait_for(Transport::Rdma, &mut job, traffic)?;
     for (from, to, mode) in [
         ("a", "b", "live"),

@@ -16,7 +16,7 @@ use super::leg::{Leg, Trip};
 use super::plain::PlainMove;
 use super::{tail, wait_for};
 use crate::crossing::Crossing;
-use crate::job::{Job, Outcome};
+use crate::job::{Job, Mpi, Outcome};
 use crate::lab::Lab;
 use crate::stall::{self, ClockOffset, Gap};
 use crate::traffic::{Traffic, Transport};
@@ -71,7 +71,7 @@ pub(super) fn run(
     plain: &[PlainMove],
 ) -> anyhow::Result<Vec<Bound>> {
     println!("\nstall probe: a steady ping-pong that times every exchange");
-    let job = Job::start(&lab.guests, &program())?;
+    let job = Job::start(&lab.guests, Mpi::OpenMpi, &program())?;
     let live = round(lab, traffic, claims, job)?;
     for leg in &live {
         claims.note(

@@ -39,6 +39,7 @@ const PACKAGES: &[&str] = &[
     "librdmacm1t64",
     "libucx0",
     "linux-image-amd64",
+    "mpich",
     "openmpi-bin",
     "openssh-client",
     "openssh-server",

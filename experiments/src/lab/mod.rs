@@ -39,6 +39,7 @@ use tokio::runtime::Runtime;
 
 use crate::command::{self, CommandError};
 use crate::image::{Image, ImageError, Payload};
+use crate::job::Mpi;
 use crate::lab_dir::{LabDir, LabDirError};
 use bare::Bare;
 use guest::{Guest, GuestId, SpecOptions};
@@ -191,20 +192,18 @@ pub fn programs() -> Result<PathBuf, LabError> {
 ///
 /// # Errors
 /// [`LabError`] if a test program does not compile.
-pub fn payload(programs: &Path, apps: &Path) -> Result<Payload, LabError> {
+pub fn payload(programs: &Path, apps: &[(Mpi, PathBuf)]) -> Result<Payload, LabError> {
     let mut payload = Payload::default()
         .with("bin/symvirt-guest", programs.join("symvirt-guest"))
         .with("lib/libsymvirt.so", programs.join("libsymvirt.so"));
-    let listed = std::fs::read_dir(apps).into_iter().flatten().flatten();
-    let mut built: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
-    built.sort();
-    for app in built {
-        let name = app
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        payload = payload.with(format!("apps/{name}"), app);
+    for (mpi, directory) in apps {
+        let listed = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let mut built: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
+        built.sort();
+        for app in built {
+            let name = app.file_name().unwrap_or_default().to_string_lossy();
+            payload = payload.with(mpi.app(&name), app);
+        }
     }
     Ok(payload)
 }
@@ -233,7 +232,11 @@ impl Lab {
         let directory = LabDir::open()?;
         let image = Image::ensure(&directory, say)?;
         let programs = programs()?;
-        let apps = crate::apps::build(&directory)?;
+        let apps = [Mpi::OpenMpi, Mpi::Mpich].map(|mpi| {
+            let built = crate::apps::build(&directory, mpi);
+            built.map(|built| (mpi, built))
+        });
+        let apps = apps.into_iter().collect::<Result<Vec<_>, _>>()?;
         let disk = payload_disk(&directory, &payload(&programs, &apps)?)?;
 
         let ledger = Ledger::create()?;

@@ -7,7 +7,7 @@ use symvirt_host::operation::{Phase, Target};
 
 use super::{Bed, expect_verified};
 use crate::crossing::{Crossing, Order, cross};
-use crate::job::Job;
+use crate::job::{Job, Mpi};
 use crate::stall::{self, ClockOffset};
 use crate::traffic::Transport;
 
@@ -99,6 +99,29 @@ pub(super) fn windows(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Several at once, blocking and not.
+pub(super) fn collectives(bed: &Bed) -> anyhow::Result<()> {
+    there_and_back(bed, Mpi::OpenMpi, "collectives", "live")
+}
+
+/// Messages, collectives and windows of MPICH, which takes active messages for these.
+pub(super) fn mpich(bed: &Bed) -> anyhow::Result<()> {
+    there_and_back(bed, Mpi::Mpich, "halo", "live")?;
+    there_and_back(bed, Mpi::Mpich, "collectives", "hold")?;
+    there_and_back(bed, Mpi::Mpich, "window", "live")
+}
+
+fn there_and_back(bed: &Bed, mpi: Mpi, program: &str, mode: &str) -> anyhow::Result<()> {
+    let mut job = bed.job_with(mpi, &format!("{program} --seconds 900"))?;
+    done(bed, "a", "b", mode)?;
+    bed.expect(Transport::Tcp)?;
+    done(bed, "b", "a", mode)?;
+    bed.expect(Transport::Rdma)?;
+    job.finish(program)?;
+    expect_verified(&mut job, LIMIT)?;
+    Ok(())
+}
+
 /// The port trains for half a minute after plug; the job communicates over TCP all the while, and
 /// takes the HCA when it is ready.
 pub(super) fn slow_link(bed: &Bed) -> anyhow::Result<()> {
@@ -137,10 +160,8 @@ pub(super) fn slow_link(bed: &Bed) -> anyhow::Result<()> {
 /// A rank that has called nothing of MPI for long is moved as fast as any other: both crossings
 /// are over before it calls again.
 pub(super) fn computing(bed: &Bed) -> anyhow::Result<()> {
-    let mut job = Job::start(
-        &bed.lab.guests,
-        "/opt/symvirt/apps/compute_only --seconds 900",
-    )?;
+    let words = "compute_only --seconds 900";
+    let mut job = Job::start_app(&bed.lab.guests, Mpi::OpenMpi, words)?;
     for guest in &bed.lab.guests {
         guest.wait_until(
             "ls -l /proc/$(pgrep -x compute_only)/fd | grep -q uverbs",

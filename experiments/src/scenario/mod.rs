@@ -28,7 +28,7 @@ use anyhow::{Context, bail};
 use symvirt_host::api::model::{VmInfo, VmState};
 
 use crate::command;
-use crate::job::{Job, Outcome};
+use crate::job::{Job, Mpi, Outcome};
 use crate::lab::{Lab, Plan};
 use crate::traffic::{Traffic, Transport};
 
@@ -63,6 +63,14 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "windows_cross_live_and_held_with_every_element_verified",
         run: crossing::windows,
+    },
+    Scenario {
+        name: "collectives_cross_live_with_every_element_verified",
+        run: crossing::collectives,
+    },
+    Scenario {
+        name: "mpich_crosses_live_and_held_with_every_byte_and_element_verified",
+        run: crossing::mpich,
     },
     Scenario {
         name: "a_link_that_stays_down_after_plug_costs_the_job_nothing",
@@ -178,7 +186,7 @@ impl Bed {
             bail!("the guests are not all on a with their HCAs: {vms:?}");
         }
         for guest in &self.lab.guests {
-            guest.run("rm -f /run/symvirt/link-down; ! pgrep -x mpirun")?;
+            guest.run("rm -f /run/symvirt/link-down; ! pgrep -x 'mpirun|mpiexec.hydra'")?;
             guest.wait_until(
                 "rdma link show | grep -q 'state ACTIVE'",
                 Duration::from_secs(60),
@@ -196,7 +204,12 @@ impl Bed {
 
     /// Starts a job in all guests and waits until it communicates over RDMA.
     fn job(&self, program: &str) -> anyhow::Result<Job> {
-        let job = Job::start(&self.lab.guests, &format!("/opt/symvirt/apps/{program}"))?;
+        self.job_with(Mpi::OpenMpi, program)
+    }
+
+    /// The same with the MPI of choice.
+    fn job_with(&self, mpi: Mpi, program: &str) -> anyhow::Result<Job> {
+        let job = Job::start_app(&self.lab.guests, mpi, program)?;
         match self.traffic.wait_for(Transport::Rdma, SHOWS) {
             Ok(()) => Ok(job),
             Err(seen) => bail!(
