@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use symvirt_protocol::frame::{self, Decoder, FrameError};
-use symvirt_protocol::ids::ProcId;
-use symvirt_protocol::query::{Answer, GREETING, Query};
+use symvirt_protocol::ids::{Epoch, ObjectId, ProcId};
+use symvirt_protocol::query::{Answer, GREETING, Query, Reach};
 use symvirt_protocol::rank::{FromRank, ToRank};
 
 use crate::object::lock;
@@ -48,18 +48,32 @@ pub fn socket() -> PathBuf {
 
 /// Asks the agent which processes of this guest have joined; none if it does not answer in time.
 pub fn processes_of_this_guest() -> BTreeSet<ProcId> {
-    let ask = || -> Result<Vec<ProcId>, Box<dyn std::error::Error>> {
+    match ask(&Query::Processes) {
+        Some(Answer::Processes(processes)) => processes.into_iter().collect(),
+        Some(Answer::Status(_) | Answer::Reach(_)) | None => BTreeSet::new(),
+    }
+}
+
+/// Asks the agent how an object is reached in an epoch; `None` if it does not answer in time.
+pub fn reach(object: ObjectId, epoch: Epoch) -> Option<Reach> {
+    match ask(&Query::Reach { object, epoch })? {
+        Answer::Reach(reach) => Some(reach),
+        Answer::Status(_) | Answer::Processes(_) => None,
+    }
+}
+
+/// On a connection of its own, so that any thread may ask at any time.
+fn ask(query: &Query) -> Option<Answer> {
+    let ask = || -> Result<Answer, Box<dyn std::error::Error>> {
         let mut stream = UnixStream::connect(socket())?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.write_all(&GREETING)?;
-        stream.write_all(&frame::encode(&Query::Processes)?)?;
+        stream.write_all(&frame::encode(query)?)?;
         let (mut decoder, mut bytes) = (Decoder::default(), [0; 4096]);
         loop {
-            match decoder.next()? {
-                Some(Answer::Processes(processes)) => return Ok(processes),
-                Some(Answer::Status(_)) => return Err("another answer".into()),
-                None => {}
+            if let Some(answer) = decoder.next()? {
+                return Ok(answer);
             }
             match stream.read(&mut bytes)? {
                 0 => return Err("it ended the connection".into()),
@@ -67,8 +81,9 @@ pub fn processes_of_this_guest() -> BTreeSet<ProcId> {
             }
         }
     };
-    let processes = ask().inspect_err(|error| crate::log::debug!("ask the agent: {error}"));
-    processes.unwrap_or_default().into_iter().collect()
+    ask()
+        .inspect_err(|error| crate::log::debug!("ask the agent: {error}"))
+        .ok()
 }
 
 /// A connection to the agent: written by any thread, read by one.

@@ -51,6 +51,7 @@ storm! {
     threads_inside_mpi_do_not_disturb_each_other: "threads";
     communicators_come_and_go: "comm_churn";
     steady_exchange_stays_correct: "stall_probe";
+    who_was_silent_for_long_is_reached_again: "seldom";
     windows_are_put_to_got_from_and_locked: "window";
     a_rank_may_fork: "forks";
     a_thread_may_change_the_environment: "environment";

@@ -311,7 +311,7 @@ impl Coordinator {
                 view.guests.entry(vm.clone()).or_default().devices = Some(report.clone());
             }),
             FromAgent::Problem { message } => warn!(%vm, problem = short(message), "agent"),
-            FromAgent::Ranks(_) | FromAgent::Gone { .. } => {}
+            FromAgent::Ranks(_) | FromAgent::Ask { .. } | FromAgent::Gone { .. } => {}
         }
     }
 

@@ -34,6 +34,7 @@ pub fn join(vm: &str) -> Join {
         mpi_rank: None,
         ucx_version: "1.18.1".into(),
         epoch: Epoch(0),
+        blobs: vec![],
     }
 }
 
@@ -245,6 +246,8 @@ impl Agent {
                     .send(&FromAgent::Devices(DeviceReport::default()))
                     .unwrap();
             }
+            // Its ranks ask nothing.
+            Received::Message(ToAgent::Found { .. }) => {}
             Received::Message(ToAgent::Current {
                 epoch,
                 interconnect,
@@ -264,6 +267,7 @@ impl Agent {
                         epoch,
                         blobs: vec![],
                         hellos: vec![],
+                        opens: vec![],
                     },
                 };
                 self.answer(&answer);

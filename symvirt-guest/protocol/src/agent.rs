@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, ProcId};
+use crate::ids::{Epoch, ObjectId, ProcId};
 use crate::memory::Memory;
-use crate::rank::{FromRank, Join, ToRank};
+use crate::rank::{Blob, FromRank, Join, ToRank};
 use crate::transport::Interconnect;
 
 /// From the host to the agent.
@@ -30,6 +30,19 @@ pub enum ToAgent {
         epoch: Epoch,
         /// Its interconnect.
         interconnect: Interconnect,
+    },
+    /// Answer to [`FromAgent::Ask`].
+    Found {
+        /// As asked.
+        epoch: Epoch,
+        /// How these are reached.
+        blobs: Vec<Blob>,
+        /// These are no more.
+        gone: Vec<ObjectId>,
+        /// Of these nothing is known.
+        unknown: Vec<ObjectId>,
+        /// Nor of these, but a guest or a rank that has yet to come may tell.
+        later: Vec<ObjectId>,
     },
     /// Send [`FromAgent::Devices`] now, and again whenever it changes.
     ReportDevices,
@@ -66,6 +79,13 @@ pub enum FromAgent {
         process: ProcId,
         /// Its process id.
         pid: u32,
+    },
+    /// How are these reached in the epoch? Ranks use them that did not when the switch was prepared.
+    Ask {
+        /// The epoch that the ranks run in.
+        epoch: Epoch,
+        /// What.
+        objects: Vec<ObjectId>,
     },
     /// The guest's devices.
     Devices(DeviceReport),

@@ -15,6 +15,7 @@
 //! | [`link`] | a lossy byte stream made reliable: sequence numbers, acknowledgement, resume |
 //! | [`memory`] | what an agent remembers for a coordinator that has lost its memory |
 //! | [`query`] | questions to an agent over its socket |
+//! | [`share`] | of a message to all ranks of a guest, what concerns each |
 //! | [`gang`] | the coordinator's state machine, pure: events in, messages out |
 //!
 //! Nothing here does I/O, reads a clock or allocates without a bound on the input.
@@ -28,6 +29,7 @@ pub mod link;
 pub mod memory;
 pub mod query;
 pub mod rank;
+pub mod share;
 pub mod transport;
 
 /// Version of every message in this crate. Peers of another version are refused by name.

@@ -172,7 +172,8 @@ impl Memory {
                 _ => Vec::new(),
             };
             let blobs = |said: &Said| [said.blobs.clone(), late(said)].concat();
-            self.table = round.said.iter().flat_map(blobs).collect();
+            let here = |said: &&Said| round.members.contains(&said.process);
+            self.table = round.said.iter().filter(here).flat_map(blobs).collect();
         }
         self.current = Some((epoch, interconnect));
         self.round.take_if(|round| round.epoch < epoch);

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::DeviceReport;
-use crate::ids::{Epoch, ProcId};
+use crate::ids::{Epoch, ObjectId, ProcId};
 use crate::transport::{Interconnect, Transports};
 
 /// First bytes of a connection that asks.
@@ -20,6 +20,14 @@ pub enum Query {
     Status,
     /// Which processes of this guest have joined.
     Processes,
+    /// How an object is reached in an epoch: asked by a rank that runs in it and was not told,
+    /// because it had no use for the object when the switch was prepared.
+    Reach {
+        /// What.
+        object: ObjectId,
+        /// The epoch that the rank runs in.
+        epoch: Epoch,
+    },
 }
 
 /// What is answered.
@@ -29,6 +37,21 @@ pub enum Answer {
     Status(Box<AgentStatus>),
     /// To [`Query::Processes`].
     Processes(Vec<ProcId>),
+    /// To [`Query::Reach`].
+    Reach(Reach),
+}
+
+/// How an object is reached.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Reach {
+    /// By these bytes of the real UCX.
+    By(Vec<u8>),
+    /// Not any more.
+    Gone,
+    /// The coordinator cannot tell.
+    Unknown,
+    /// The coordinator is being asked, or will be when it is there: ask again in a moment.
+    Unheard,
 }
 
 /// What an agent knows of its guest.

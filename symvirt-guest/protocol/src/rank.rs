@@ -31,7 +31,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Epoch, ObjectId, ProcId, WorkerId};
+use crate::ids::{Epoch, MemoryId, ObjectId, ProcId, WorkerId};
 use crate::transport::Transports;
 
 /// What peers need to reach an object: a worker's address as `ucp_worker_get_address` packed it,
@@ -92,6 +92,9 @@ pub struct Join {
     /// The epoch this process is in, and whether it is held; not 0 when it joins again after
     /// the agent restarted.
     pub epoch: Epoch,
+    /// How its objects are reached, if it has been switched: a coordinator that has lost its memory
+    /// learns it here.
+    pub blobs: Vec<Blob>,
 }
 
 /// Answer to [`Join`]: the transports to start on. The rank's `ucp_init` waits for it; it is
@@ -102,8 +105,6 @@ pub struct Welcome {
     pub epoch: Epoch,
     /// Transports of that epoch for this guest.
     pub transports: Transports,
-    /// How objects are reached that are not in epoch 0 any more.
-    pub table: Vec<Blob>,
 }
 
 /// From the coordinator to a rank.
@@ -119,18 +120,17 @@ pub enum ToRank {
         /// Resolved for this guest.
         transports: Transports,
     },
-    /// How every object of the gang is reached, and the hellos this rank's workers will receive:
-    /// make endpoints, send and consume hellos, then vote.
+    /// How the objects are reached that this rank asked for in [`FromRank::Published`], and the
+    /// hellos its workers will receive: make endpoints, send and consume hellos, then vote.
     Peers {
         /// This switch.
         epoch: Epoch,
-        /// All that was published.
+        /// Of what was published.
         table: Vec<Blob>,
-        /// Hellos to consume, for this rank's workers only where `worker.process` is its own.
+        /// Hellos to consume.
         hellos: Vec<WorkerCount>,
-        /// Processes that have left the gang for good, the last thousands of them: an endpoint to
-        /// one of them is no reason for a veto.
-        left: Vec<ProcId>,
+        /// What was asked for and is no more: an endpoint to it is no reason for a veto.
+        gone: Vec<ObjectId>,
     },
     /// Close the gate and publish the send counters.
     Commit {
@@ -144,13 +144,10 @@ pub enum ToRank {
     Expect {
         /// This switch.
         epoch: Epoch,
-        /// Totals; workers of other processes are to be ignored, missing ones expect 0.
+        /// Totals of this rank's workers; missing ones expect 0.
         totals: Vec<WorkerCount>,
-        /// Synchronous sends of all ranks that were not matched when the gates closed; those to
-        /// workers of other processes are to be ignored.
+        /// Synchronous sends to this rank that were not matched when the gates closed.
         syncs: Vec<SyncSend>,
-        /// How memory is reached that was registered since [`FromRank::Published`].
-        late: Vec<Blob>,
         /// Make-before-break: the gate stays closed until [`ToRank::Release`].
         barrier: bool,
         /// First wait until everything has arrived, fetch nothing, and say whether it fits.
@@ -210,14 +207,18 @@ pub enum FromRank {
         /// Messages sent in the current epoch, per receiving worker.
         sent: Vec<WorkerCount>,
     },
-    /// The new side exists. `hellos` counts the endpoints to each worker that will send one.
+    /// The new side exists. Asks for the way to the workers that it will greet and the memory that
+    /// it will open; whatever else it needs later it asks its agent for
+    /// ([`Query::Reach`](crate::query::Query)).
     Published {
         /// This switch.
         epoch: Epoch,
         /// How this rank's objects will be reached.
         blobs: Vec<Blob>,
-        /// Hellos this rank will send.
+        /// Hellos this rank will send: to each worker, as many as it has endpoints to it in use.
         hellos: Vec<WorkerCount>,
+        /// Memory of peers that it will open.
+        opens: Vec<MemoryId>,
     },
     /// New endpoints are wired up: the rank votes yes.
     Ready {

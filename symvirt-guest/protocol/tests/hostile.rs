@@ -2,16 +2,19 @@
 //! understood is what was meant. Frames of every kind of message are damaged byte by byte, cut and
 //! joined; what still decodes is fed to the coordinator.
 
+mod targets;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
-use symvirt_protocol::agent::{FromAgent, ToAgent};
-use symvirt_protocol::frame::{Decoder, decode_payload, encode};
+use symvirt_protocol::agent::FromAgent;
+use symvirt_protocol::frame::{decode_payload, encode};
 use symvirt_protocol::gang::{Gang, GuestId};
 use symvirt_protocol::ids::{Epoch, ObjectId, ProcId};
 use symvirt_protocol::rank::{
     Blob, FromRank, Join, Stall, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount,
 };
 use symvirt_protocol::transport::{Interconnect, Transports};
+use targets::read;
 
 const PROCESSES: [ProcId; 3] = [ProcId(1), ProcId(2), ProcId(3)];
 
@@ -65,13 +68,17 @@ fn from_rank() -> impl Strategy<Value = FromRank> {
             mpi_rank: Some(pid),
             ucx_version: text,
             epoch,
+            blobs: Vec::new(),
         })),
         counts().prop_map(|sent| FromRank::Leave { sent }),
-        (epoch(), blobs(), counts()).prop_map(|(epoch, blobs, hellos)| FromRank::Published {
-            epoch,
-            blobs,
-            hellos
-        }),
+        (epoch(), blobs(), counts(), vec(object(), 0..3)).prop_map(
+            |(epoch, blobs, hellos, opens)| FromRank::Published {
+                epoch,
+                blobs,
+                hellos,
+                opens
+            }
+        ),
         epoch().prop_map(|epoch| FromRank::Ready { epoch }),
         (epoch(), ".{0,8}").prop_map(|(epoch, reason)| FromRank::Veto { epoch, reason }),
         syncs().prop_map(|syncs| FromRank::Matched { syncs }),
@@ -88,17 +95,18 @@ fn from_rank() -> impl Strategy<Value = FromRank> {
 
 fn to_rank() -> impl Strategy<Value = ToRank> {
     prop_oneof![
-        (epoch(), blobs()).prop_map(|(epoch, table)| ToRank::Welcome(Welcome {
+        epoch().prop_map(|epoch| ToRank::Welcome(Welcome {
             epoch,
             transports: Transports::default(),
-            table
         })),
-        (epoch(), blobs(), counts()).prop_map(|(epoch, table, hellos)| ToRank::Peers {
-            epoch,
-            table,
-            hellos,
-            left: PROCESSES.to_vec()
-        }),
+        (epoch(), blobs(), counts(), vec(object(), 0..3)).prop_map(
+            |(epoch, table, hellos, gone)| ToRank::Peers {
+                epoch,
+                table,
+                hellos,
+                gone
+            }
+        ),
         epoch().prop_map(|epoch| ToRank::Commit {
             epoch,
             order: SwitchOrder::MakeBeforeBreak
@@ -132,23 +140,6 @@ fn damaged(mut bytes: Vec<u8>, (changes, cut): &Damage) -> Vec<u8> {
     bytes
 }
 
-/// Everything that a stream holds for somebody who expects messages of one kind.
-fn read<T: serde::de::DeserializeOwned>(stream: &[u8], piece: usize) -> Vec<T> {
-    let mut decoder = Decoder::default();
-    let mut found = Vec::new();
-    for piece in stream.chunks(piece.max(1)) {
-        decoder.push(piece);
-        loop {
-            match decoder.next() {
-                Ok(Some(message)) => found.push(message),
-                Ok(None) => break,
-                Err(_) => {}
-            }
-        }
-    }
-    found
-}
-
 /// The payload alone, without the checksum that keeps most damage out.
 fn payload(frame: &[u8]) -> Vec<u8> {
     frame[symvirt_protocol::frame::HEADER..].to_vec()
@@ -158,19 +149,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_are_read_to_their_end(stream in vec(any::<u8>(), 0..400), piece in 1..50usize) {
-        read::<FromRank>(&stream, piece);
-        read::<ToRank>(&stream, piece);
-        read::<FromAgent>(&stream, piece);
-        read::<ToAgent>(&stream, piece);
+    fn any_bytes_are_read_to_their_end(stream in vec(any::<u8>(), 0..400), piece in 1..50u8) {
+        let mut input = vec![piece];
+        input.extend(stream);
+        targets::stream(&input);
     }
 
     #[test]
     fn any_payload_is_a_message_or_an_error(bytes in vec(any::<u8>(), 0..200)) {
-        drop(decode_payload::<FromRank>(&bytes));
-        drop(decode_payload::<ToRank>(&bytes));
-        drop(decode_payload::<FromAgent>(&bytes));
-        drop(decode_payload::<ToAgent>(&bytes));
+        targets::payload(&bytes);
+    }
+
+    #[test]
+    fn the_coordinator_takes_any_bytes_of_an_agent(bytes in vec(any::<u8>(), 0..400)) {
+        targets::coordinator(&bytes);
+    }
+
+    #[test]
+    fn a_link_takes_any_bytes(bytes in vec(any::<u8>(), 0..400)) {
+        targets::link(&bytes);
     }
 
     #[test]
@@ -217,7 +214,7 @@ proptest! {
 
     #[test]
     fn the_coordinator_takes_any_message_of_any_rank_at_any_time(
-        said in vec((0..PROCESSES.len(), from_rank(), damage(), 0..8u8), 1..60),
+        said in vec((0..PROCESSES.len(), from_rank(), damage(), 0..16u8), 1..60),
     ) {
         let mut gang = Gang::new(Interconnect::Native);
         let guest = GuestId("guest".to_owned());
@@ -231,20 +228,7 @@ proptest! {
             let bytes = damaged(payload(&encode(&message).expect("short")), &damage);
             let message = decode_payload(&bytes).unwrap_or(message);
             gang.hear(&guest, FromAgent::Ranks(vec![(PROCESSES[process], message)]));
-            match also {
-                0 => {
-                    let (epoch, order) = (gang.next_epoch(), SwitchOrder::MakeBeforeBreak);
-                    drop(gang.switch(epoch, Interconnect::Fallback, order));
-                }
-                1 => {
-                    let (epoch, order) = (gang.next_epoch(), SwitchOrder::BreakBeforeMake);
-                    drop(gang.switch(epoch, Interconnect::Fallback, order));
-                }
-                2 => drop(gang.rebuild(Interconnect::Native)),
-                3 => drop(gang.abort()),
-                4 => { gang.time_out(); }
-                _ => {}
-            }
+            targets::command(&mut gang, also);
         }
     }
 }

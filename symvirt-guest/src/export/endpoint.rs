@@ -114,7 +114,12 @@ macro_rules! with_real_endpoint {
             let ours = unsafe { handle::endpoint($first) };
             // SAFETY: a worker outlives its endpoints.
             let _inside = ours.map(|ours| unsafe { &*ours.worker }.enter());
-            let $first = ours.map_or($first, |ours| ours.real());
+            let $first = ours.map_or($first, |ours| {
+                if ours.is_asleep() {
+                    endpoints::wake(ours);
+                }
+                ours.real()
+            });
             if $first.is_null() {
                 // Its peer is gone.
                 return $($default)?;

@@ -56,7 +56,7 @@ unsafe fn flush_inside(
     param: *const RequestParam,
     short: Option<&Short>,
 ) -> StatusPtr {
-    if endpoint.is_cut_off() {
+    if endpoint.is_asleep() {
         return StatusPtr::OK;
     }
     // SAFETY: by the caller's promise; on the real endpoint in use.

@@ -74,7 +74,7 @@ unsafe fn await_first_answer(target: Target<'_>) {
     if status != Status::OK {
         crate::log::debug!("the first answer over an endpoint: {status}");
     }
-    target.endpoint.set_unanswered(false);
+    target.endpoint.set_answered();
 }
 
 macro_rules! transfers {

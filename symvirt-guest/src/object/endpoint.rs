@@ -20,9 +20,14 @@ pub struct Endpoint {
     pub worker: *const Worker,
     /// Messages sent to the peer in this epoch: each call that returned no error.
     pub sent: AtomicU64,
-    /// The peer's memory was accessed over it in this epoch.
+    /// The peer's memory was accessed over it in this epoch, and not flushed by the drain.
     accessed: AtomicBool,
-    /// A switch made its real side without a hello: the peer may not be able to answer at once.
+    /// It was, and was flushed.
+    used: AtomicBool,
+    /// Nothing was done over it in all of an epoch in which it could be used.
+    silent: AtomicBool,
+    /// A switch made its real side without a hello, or left that to its first use: the peer may not
+    /// be able to answer at once.
     unanswered: AtomicBool,
     /// `None` when the peer is not of our gang; then the process vetoes switches.
     pub route: Option<Route>,
@@ -43,13 +48,15 @@ impl Endpoint {
             worker,
             sent: AtomicU64::new(0),
             accessed: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             unanswered: AtomicBool::new(false),
             route,
             err_handler,
         }
     }
 
-    /// The real endpoint in use; null from the first switch after its peer has gone.
+    /// The real endpoint in use; null while it sleeps, and once its peer has gone.
     #[inline(always)]
     pub fn real(&self) -> *mut c_void {
         self.real.load(Ordering::Relaxed)
@@ -67,12 +74,13 @@ impl Endpoint {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// See [`Endpoint::is_unanswered`].
-    pub fn set_unanswered(&self, unanswered: bool) {
-        self.unanswered.store(unanswered, Ordering::Relaxed);
+    /// The first answer has come.
+    pub fn set_answered(&self) {
+        self.unanswered.store(false, Ordering::Relaxed);
     }
 
-    /// The peer's memory is accessed over it.
+    /// The peer's memory is accessed over it. Not a counter of the hot path: it is set far more
+    /// often than read.
     #[inline(always)]
     pub fn note_access(&self) {
         self.accessed.store(true, Ordering::Relaxed);
@@ -80,13 +88,42 @@ impl Endpoint {
 
     /// Whether the peer's memory was accessed since the last call; under the closed gate.
     pub fn take_accesses(&self) -> bool {
-        self.accessed.swap(false, Ordering::Relaxed)
+        let accessed = self.accessed.swap(false, Ordering::Relaxed);
+        if accessed {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        accessed
     }
 
-    /// Whether its peer was gone at the last switch: all that succeeds is to close it.
+    /// Whether it leads nowhere yet: see [`wake`](crate::process::endpoints::wake).
     #[inline(always)]
-    pub fn is_cut_off(&self) -> bool {
+    pub fn is_asleep(&self) -> bool {
         self.real().is_null()
+    }
+
+    /// Whether the next side needs it ready: it is in use, or new.
+    pub fn is_busy(&self) -> bool {
+        self.is_used() || !self.silent.load(Ordering::Relaxed)
+    }
+
+    fn is_used(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) > 0
+            || self.accessed.load(Ordering::Relaxed)
+            || self.used.load(Ordering::Relaxed)
+    }
+
+    /// A new epoch, in which it leads over `twin`, or sleeps; under the closed gate.
+    pub fn begin_epoch(&self, twin: Option<*mut c_void>) {
+        if self.is_used() {
+            self.silent.store(false, Ordering::Relaxed);
+        } else if twin.is_some() {
+            self.silent.store(true, Ordering::Relaxed);
+        }
+        self.sent.store(0, Ordering::Relaxed);
+        self.accessed.store(false, Ordering::Relaxed);
+        self.used.store(false, Ordering::Relaxed);
+        self.unanswered.store(twin.is_none(), Ordering::Relaxed);
+        self.set_real(twin.unwrap_or(std::ptr::null_mut()));
     }
 
     /// The worker at the other end, if it is of our gang.

@@ -101,6 +101,11 @@ impl Routes {
         }
     }
 
+    /// The real endpoint of a route, if there is one.
+    pub fn known(&self, route: Route) -> Option<*mut c_void> {
+        lock(&self.0).get(&route).copied()
+    }
+
     /// Takes a real endpoint off the list; whether it was on it.
     pub fn forget(&self, real: *mut c_void) -> bool {
         let mut routes = lock(&self.0);

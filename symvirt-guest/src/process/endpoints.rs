@@ -1,4 +1,19 @@
-//! Making and closing endpoints.
+//! Making, waking and closing endpoints.
+//!
+//! ```text
+//!           used in this epoch or the last, or new          ┌────────── used ─────────┐
+//!   awake ────────────────────────────────────────► twin in the prepare phase ─► awake │
+//!     └── silent for an epoch and up to the prepare phase ─► no twin ─► asleep ────────┘
+//! ```
+//!
+//! A switch makes a twin of each endpoint that is in use, and a greeting wires it up. One that has
+//! been silent for long sleeps in the next epoch: it leads nowhere until it is used. Then its thread
+//! asks the agent for the peer's address ([`gang::reach`]) and makes the real endpoint. Either UCX
+//! wires it up by its first message, as any endpoint that is made in mid-epoch, or the peer's
+//! greeting has come before: UCX then holds its own end of the connection ready, and takes that.
+//! A peer whose twin greets a sleeping endpoint needs nothing of this process but its worker.
+//!
+//! Whether endpoints sleep is decided by each process for itself.
 
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
@@ -51,7 +66,7 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
         flags: asked.flags,
     };
     let _inside = worker.enter();
-    let current = gang::current(&parsed);
+    let current = gang::current(&parsed)?;
     let real = worker.routes.get(route, worker, &current)?;
     Ok(worker.adopt(Endpoint::new(
         worker,
@@ -59,6 +74,37 @@ pub unsafe fn create(worker: &Worker, params: *const EpParams) -> Result<*const 
         Some(route),
         error_handler(&asked),
     )))
+}
+
+/// Lets an endpoint lead to its peer, as it does not since the last switch; whether it does now.
+/// What it does not wake for: to be closed or flushed, as nothing is under way.
+#[cold]
+#[inline(never)]
+pub fn wake(endpoint: &Endpoint) -> bool {
+    let Some(route) = endpoint.route else {
+        return false;
+    };
+    // SAFETY: a worker outlives its endpoints.
+    let worker = unsafe { &*endpoint.worker };
+    match connect(worker, route) {
+        Ok(real) => endpoint.set_real(real),
+        Err(status) => crate::log::debug!("an endpoint to {}: {status}", route.peer),
+    }
+    !endpoint.is_asleep()
+}
+
+/// The real endpoint of a route in this epoch, made if there is none.
+///
+/// # Errors
+/// UCX's; [`Status::UNREACHABLE`] if the peer is gone.
+pub fn connect(worker: &Worker, route: Route) -> Result<*mut c_void, Status> {
+    match worker.routes.known(route) {
+        Some(real) => Ok(real),
+        None => {
+            let address = gang::reach(route.peer)?.ok_or(Status::UNREACHABLE)?;
+            worker.routes.get(route, worker, &address)
+        }
+    }
 }
 
 /// Ranks change over at slightly different moments. What leads to an object of the next epoch is

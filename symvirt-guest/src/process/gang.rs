@@ -4,14 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::{Epoch, ObjectId, ProcId, WorkerId};
+use symvirt_protocol::query::Reach;
 use symvirt_protocol::rank::{Blob, FromRank, SyncSend, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
 use crate::address::Parsed;
-use crate::channel::Channel;
+use crate::channel::{self, Channel};
 use crate::object::context::Context;
 use crate::object::endpoint::Endpoint;
 use crate::object::lock;
@@ -33,7 +35,10 @@ pub struct State {
     next_object: AtomicU32,
     pub contexts: Mutex<Vec<ContextPointer>>,
     transports: Mutex<Transports>,
+    /// How peers' objects are reached, as far as this process had to know.
     table: Mutex<Option<HashMap<ObjectId, Vec<u8>>>>,
+    /// How its own are, if it has been switched.
+    own: Mutex<Vec<Blob>>,
     /// Sent in this epoch on endpoints that are closed.
     retired: Mutex<Option<HashMap<WorkerId, u64>>>,
     blockers: Mutex<BTreeSet<String>>,
@@ -52,11 +57,19 @@ pub static STATE: State = State {
         net_devices: None,
     }),
     table: Mutex::new(None),
+    own: Mutex::new(Vec::new()),
     retired: Mutex::new(None),
     blockers: Mutex::new(BTreeSet::new()),
     helpers: Mutex::new(None),
 };
 
+/// How long the way to an object is asked for, where the coordinator has said that it cannot tell.
+/// One that is away is waited for: a program may be late, but must not fail because of that.
+const REACH_LIMIT: Duration = Duration::from_secs(60);
+/// How often who waits for the coordinator says so.
+const REACH_SAID: Duration = Duration::from_secs(60);
+/// The agent asks the coordinator meanwhile: the first wait, and the longest.
+const REACH_NAPS: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(20));
 /// How long an exit waits for the switch under way.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -152,7 +165,7 @@ pub fn next_object() -> ObjectId {
 }
 
 /// Begins an epoch: under the closed gate, or at the welcome.
-pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob]) {
+pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob], own: Vec<Blob>) {
     near::begin_epoch(&transports);
     *lock(&STATE.transports) = transports;
     let blobs = table
@@ -160,18 +173,73 @@ pub fn begin_epoch(epoch: Epoch, transports: Transports, table: &[Blob]) {
         .map(|blob| (blob.object, blob.bytes.clone()))
         .collect();
     *lock(&STATE.table) = Some(blobs);
+    *lock(&STATE.own) = own;
     lock(&STATE.retired).take();
     STATE.epoch.store(epoch.0, Ordering::Release);
 }
 
-/// How an object is reached now: what leads to it may have been packed before a switch.
-pub fn current(parsed: &Parsed<'_>) -> Vec<u8> {
-    let moved = lock(&STATE.table)
+/// How this process's objects are reached, if it has been switched.
+pub fn own_blobs() -> Vec<Blob> {
+    lock(&STATE.own).clone()
+}
+
+/// How an object is reached now: what leads to it may have been packed before a switch. Inside the
+/// gate.
+///
+/// # Errors
+/// [`Status::TIMED_OUT`] if nobody can tell.
+pub fn current(parsed: &Parsed<'_>) -> Result<Vec<u8>, Status> {
+    if parsed.epoch >= epoch() || !is_member() {
+        return Ok(parsed.bytes.to_vec());
+    }
+    let moved = reach(parsed.object)?;
+    Ok(moved.unwrap_or_else(|| parsed.bytes.to_vec()))
+}
+
+/// How a peer's object is reached in this epoch, `None` if it is no more. Inside the gate: the epoch
+/// lasts meanwhile. Who had no use for the object when the switch was prepared was not told, and
+/// asks the agent; that takes a fraction of a millisecond, and some more where the agent has to ask
+/// the coordinator.
+///
+/// # Errors
+/// [`Status::TIMED_OUT`] if nobody can tell.
+pub fn reach(object: ObjectId) -> Result<Option<Vec<u8>>, Status> {
+    let known = lock(&STATE.table)
         .as_ref()
-        .and_then(|table| table.get(&parsed.object).cloned());
-    match moved {
-        Some(bytes) if parsed.epoch < epoch() => bytes,
-        Some(_) | None => parsed.bytes.to_vec(),
+        .and_then(|table| table.get(&object).cloned());
+    if known.is_some() {
+        return Ok(known);
+    }
+    let mut deadline = None;
+    let mut said = Instant::now();
+    let mut nap = REACH_NAPS.0;
+    loop {
+        match channel::reach(object, epoch()) {
+            Some(Reach::By(bytes)) => {
+                let mut table = lock(&STATE.table);
+                table.get_or_insert_default().insert(object, bytes.clone());
+                return Ok(Some(bytes));
+            }
+            Some(Reach::Gone) => return Ok(None),
+            Some(Reach::Unknown) => {
+                let limit = *deadline.get_or_insert_with(|| Instant::now() + REACH_LIMIT);
+                if Instant::now() > limit {
+                    crate::log::warning!("nobody can tell how {object} is reached");
+                    return Err(Status::TIMED_OUT);
+                }
+            }
+            Some(Reach::Unheard) | None => {
+                if said.elapsed() > REACH_SAID {
+                    said = Instant::now();
+                    crate::log::warning!(
+                        "how {object} is reached only the coordinator can tell, which is away: this \
+                         process waits for it"
+                    );
+                }
+            }
+        }
+        std::thread::sleep(nap);
+        nap = REACH_NAPS.1.min(nap * 2);
     }
 }
 

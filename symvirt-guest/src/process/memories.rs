@@ -1,6 +1,7 @@
 //! Registering memory, and the keys to that of peers.
 
 use std::ffi::c_void;
+use std::sync::Mutex;
 
 use symvirt_ffi::ucp::MemMapParams;
 use symvirt_ffi::ucs::Status;
@@ -95,8 +96,8 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*endpoint.worker };
     let _inside = worker.enter();
-    let bytes = gang::current(&parsed);
-    if endpoint.is_cut_off() {
+    let bytes = gang::current(&parsed)?;
+    if endpoint.is_asleep() && !endpoints::wake(endpoint) {
         return Err(CUT_OFF);
     }
     // SAFETY: what UCX packed in this epoch.
@@ -108,12 +109,38 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     Ok(worker.adopt_key(Key::new(worker, recipe, near, real)))
 }
 
+/// Lets a key open its memory that does not since the last switch: it was unpacked after the others
+/// were prepared, or its endpoint was asleep. Whether it does now. Inside the gate.
+#[cold]
+#[inline(never)]
+pub fn wake_key(key: &Key) -> bool {
+    // Of several threads that use it one is first.
+    static WAKING: Mutex<()> = Mutex::new(());
+    let _one = lock(&WAKING);
+    if !key.real().is_null() {
+        return true;
+    }
+    let open = || {
+        let (route, memory) = key.recipe.ok_or(Status::UNREACHABLE)?;
+        // SAFETY: a worker outlives its keys.
+        let endpoint = endpoints::connect(unsafe { &*key.worker }, route)?;
+        let packed = gang::reach(memory)?.ok_or(Status::UNREACHABLE)?;
+        // SAFETY: a live endpoint of the side in use, and what its UCX packed.
+        unsafe { key::unpack(endpoint, packed.as_ptr().cast()) }
+    };
+    match open() {
+        Ok(opened) => _ = key.swap_real(opened),
+        Err(status) => crate::log::debug!("a key to {:?}: {status}", key.recipe),
+    }
+    !key.real().is_null()
+}
+
 /// A key that no switch can make again.
 unsafe fn unpack_foreign(endpoint: &Endpoint, packed: *const c_void) -> Result<*const Key, Status> {
     // SAFETY: a worker outlives its endpoints.
     let worker = unsafe { &*endpoint.worker };
     let _inside = worker.enter();
-    if endpoint.is_cut_off() {
+    if endpoint.is_asleep() && !endpoints::wake(endpoint) {
         return Err(CUT_OFF);
     }
     // SAFETY: plain UCX has packed it.

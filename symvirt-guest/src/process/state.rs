@@ -44,6 +44,9 @@ fn collect(neighbours: &BTreeSet<ProcId>, names: &mut [BTreeSet<String>; CLASSES
             let worker = unsafe { &*worker };
             let _inside = worker.enter();
             worker.each_endpoint(|endpoint| {
+                if endpoint.is_asleep() {
+                    return;
+                }
                 let class = match endpoint.peer().map(|peer| peer.process) {
                     Some(process) if process == own => 0,
                     Some(process) if neighbours.contains(&process) => 1,

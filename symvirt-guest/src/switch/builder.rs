@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::ids::{Epoch, ObjectId};
 use symvirt_protocol::rank::{Blob, FromRank, Stall, SwitchOrder, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
@@ -28,7 +28,7 @@ pub enum Job {
         epoch: Epoch,
         table: Vec<Blob>,
         hellos: Vec<WorkerCount>,
-        left: Vec<ProcId>,
+        gone: Vec<ObjectId>,
     },
     /// Destroy what was prepared.
     Abandon { epoch: Epoch, held: bool },
@@ -122,8 +122,8 @@ impl Builder {
                 epoch,
                 table,
                 hellos,
-                left,
-            } => self.wire_up(epoch, table, &hellos, &left),
+                gone,
+            } => self.wire_up(epoch, table, &hellos, &gone),
             Job::Abandon { epoch, held } => self.abandon(epoch, held),
             Job::Repeat(answer) => self.shared.send(&answer),
             Job::Release {
@@ -150,7 +150,7 @@ impl Builder {
         if !held && let Err(refusal) = participants::prepare(proposal) {
             return self.veto(epoch, refusal);
         }
-        let published = Side::build(epoch, transports).and_then(|side| match side.blobs() {
+        let published = Side::build(epoch, transports).and_then(|mut side| match side.publish() {
             Ok(blobs) => Ok((side, blobs)),
             Err(error) => {
                 side.destroy();
@@ -159,12 +159,13 @@ impl Builder {
         });
         match published {
             Ok((side, blobs)) => {
-                let hellos = side.hellos();
+                let (hellos, opens) = (side.hellos(), side.opens());
                 *lock(&self.shared.prepared) = Some(side);
                 self.shared.send(&FromRank::Published {
                     epoch,
                     blobs,
                     hellos,
+                    opens,
                 });
             }
             Err(error) => self.veto(epoch, error.to_string()),
@@ -175,12 +176,12 @@ impl Builder {
         }
     }
 
-    fn wire_up(&self, epoch: Epoch, table: Vec<Blob>, hellos: &[WorkerCount], left: &[ProcId]) {
+    fn wire_up(&self, epoch: Epoch, table: Vec<Blob>, hellos: &[WorkerCount], gone: &[ObjectId]) {
         let taken = lock(&self.shared.prepared).take();
         let Some(mut side) = taken.filter(|side| side.epoch == epoch) else {
             return self.veto(epoch, "nothing is prepared".to_owned());
         };
-        let wired = side.wire_up(table, hellos, left, &self.shared.abandoned);
+        let wired = side.wire_up(table, hellos, gone, &self.shared.abandoned);
         *lock(&self.shared.prepared) = Some(side);
         if let Err(error) = wired {
             return self.veto(epoch, error.to_string());

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::rank::{Blob, FromRank, Stall, SwitchOrder, SyncSend, ToRank};
+use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank};
 
 use super::builder::Job;
 use super::drain::{Drain, NAP, PATIENCE};
@@ -54,7 +54,6 @@ struct Held {
 /// What the coordinator says when all counters are known, beside the totals.
 struct Decision {
     syncs: Vec<SyncSend>,
-    late: Vec<Blob>,
     barrier: bool,
 }
 
@@ -129,14 +128,14 @@ impl Controller {
                 epoch,
                 table,
                 hellos,
-                left,
+                gone,
             } => {
                 self.wiring_up = true;
                 self.give(Job::WireUp {
                     epoch,
                     table,
                     hellos,
-                    left,
+                    gone,
                 });
             }
             ToRank::Commit { epoch, order } => self.commit(epoch, order),
@@ -249,7 +248,7 @@ impl Controller {
         stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
         swap::take_back_receives();
         let old = swap::detach(epoch);
-        let Some(mut prepared) = prepared else {
+        let Some(prepared) = prepared else {
             self.held = Some(Held {
                 epoch,
                 since: start,
@@ -258,7 +257,6 @@ impl Controller {
             close_books(&mut stall, start);
             return self.finish(epoch, order, old, stall, proved);
         };
-        prepared.table.extend(decision.late);
         if decision.barrier {
             self.shared.send(&FromRank::Drained { epoch, stall });
             let drained = lap(start);
@@ -364,16 +362,11 @@ impl Controller {
                     epoch: of,
                     totals,
                     syncs,
-                    late,
                     barrier,
                     weigh,
                 })) if of == epoch => {
                     drain.expect(&totals);
-                    let decision = Decision {
-                        syncs,
-                        late,
-                        barrier,
-                    };
+                    let decision = Decision { syncs, barrier };
                     if !weigh {
                         return Wait::Decided(decision);
                     }

@@ -323,7 +323,7 @@ impl Flush {
             // Not flushed while the list is locked: an error may look into it.
             let mut accessed = Vec::new();
             worker.each_endpoint(|endpoint| {
-                if endpoint.take_accesses() && !endpoint.is_cut_off() {
+                if endpoint.take_accesses() && !endpoint.is_asleep() {
                     accessed.push(endpoint.real());
                 }
             });

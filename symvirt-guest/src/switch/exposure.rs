@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
 use std::ptr;
 
-use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{MemoryId, ObjectId};
+use symvirt_protocol::ids::MemoryId;
 use symvirt_protocol::rank::Blob;
 
 use super::side::{ContextSide, Side, SideError, by_object};
@@ -40,13 +39,29 @@ impl Side {
         Ok(())
     }
 
+    /// Memory of peers to which there are keys over endpoints in use.
+    pub fn opens(&self) -> Vec<MemoryId> {
+        let mut opens = HashSet::new();
+        for side in self.workers() {
+            // SAFETY: workers are not destroyed during a round.
+            unsafe { &*side.worker }.each_key(|key| {
+                if let Some((route, memory)) = key.recipe
+                    && side.greeting.contains(&route)
+                {
+                    opens.insert(memory);
+                }
+            });
+        }
+        opens.into_iter().collect()
+    }
+
     /// Follows what the application has registered and released since the side was built; under
     /// the closed gate. Returns how peers reach what is new.
     ///
     /// # Errors
     /// UCX's, with the memory.
     pub(super) fn catch_up(&mut self) -> Result<Vec<Blob>, SideError> {
-        let mut late = Vec::new();
+        let mut late: Vec<Blob> = Vec::new();
         for side in &mut self.contexts {
             // SAFETY: contexts are not destroyed during a round.
             let listed = lock(unsafe { &(*side.context).memories });
@@ -65,6 +80,7 @@ impl Side {
                 late.push(pack(side.real, memory, registered)?);
             }
         }
+        self.own.extend(late.iter().cloned());
         Ok(late)
     }
 
@@ -172,29 +188,13 @@ pub fn withdraw(context: &Context) -> Vec<(*const Memory, *mut c_void)> {
     withdrawn.collect()
 }
 
-/// Gives a worker's keys their real ones on its new side; under the closed gate. Keys made since
-/// the others were prepared are unpacked now, those destroyed since then are destroyed again. A key
-/// to memory that its owner has released meanwhile gets none: all that may be done to it still is
-/// to destroy it.
-pub fn open(worker: &Worker, mut prepared: Keys, table: &HashMap<ObjectId, &[u8]>) {
+/// Gives a worker's keys their real ones on its new side; under the closed gate. Those that were
+/// made since the others were prepared sleep until they are used, as those of endpoints that sleep.
+/// What was prepared for a key that has been destroyed since then is destroyed again.
+pub fn open(worker: &Worker, mut prepared: Keys) {
     worker.each_key(|key| {
-        let ready = prepared.remove(&key.id).map(Ok);
-        let opened = ready.unwrap_or_else(|| {
-            let (route, memory) = key.recipe.ok_or(Status::UNREACHABLE)?;
-            let packed = table.get(&memory).ok_or(Status::UNREACHABLE)?;
-            let address = table.get(&route.peer).ok_or(Status::UNREACHABLE)?;
-            let endpoint = worker.routes.get(route, worker, address)?;
-            // SAFETY: a live endpoint of the side in use, and what its UCX packed.
-            unsafe { key::unpack(endpoint, packed.as_ptr().cast()) }
-        });
-        match opened {
-            Ok(opened) => {
-                key.swap_real(opened);
-            }
-            Err(Status::UNREACHABLE) => {
-                crate::log::debug!("a key to memory or a peer that is gone: {:?}", key.recipe);
-            }
-            Err(status) => crate::log::error!("the key to {:?} is lost: {status}", key.recipe),
+        if let Some(opened) = prepared.remove(&key.id) {
+            key.swap_real(opened);
         }
     });
     for stale in prepared.into_values() {

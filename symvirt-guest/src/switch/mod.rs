@@ -99,7 +99,7 @@ pub fn start() -> Result<Helpers, StartError> {
     crate::object::near::read_settings();
     crate::process::holds::limit();
     let welcome = join(&channel)?;
-    gang::begin_epoch(welcome.epoch, welcome.transports, &welcome.table);
+    gang::begin_epoch(welcome.epoch, welcome.transports, &[], Vec::new());
     crate::advice::start();
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
@@ -161,6 +161,7 @@ fn join(channel: &Channel) -> Result<Welcome, StartError> {
         mpi_rank: mpi_rank(),
         ucx_version: format!("{major}.{minor}.{release}"),
         epoch: gang::epoch(),
+        blobs: gang::own_blobs(),
     }));
     let deadline = Instant::now() + WELCOME_LIMIT;
     while let Some(left) = deadline.checked_duration_since(Instant::now()) {

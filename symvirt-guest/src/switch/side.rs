@@ -1,5 +1,7 @@
 //! A real side under construction: for each of our contexts and workers another real one, on the
-//! target transports, and for each endpoint a twin, wired up by a hello that the library consumes.
+//! target transports, and for each endpoint in use a twin, wired up by a hello that the library
+//! consumes. Endpoints that have been silent for long go without: see
+//! [`endpoints`](crate::process::endpoints).
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucp::RequestParam;
 use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{Epoch, MemoryId, ObjectId, ProcId, WorkerId};
+use symvirt_protocol::ids::{Epoch, MemoryId, ObjectId, WorkerId};
 use symvirt_protocol::rank::{Blob, WorkerCount};
 use symvirt_protocol::transport::Transports;
 
@@ -32,8 +34,10 @@ pub struct Side {
     pub epoch: Epoch,
     pub transports: Transports,
     pub contexts: Vec<ContextSide>,
-    /// How the gang's objects are reached on it.
+    /// How peers' objects are reached on it, of those that this process asked for.
     pub table: Vec<Blob>,
+    /// How this process's are.
+    pub own: Vec<Blob>,
 }
 
 /// The new real context of one of ours.
@@ -53,7 +57,7 @@ pub struct WorkerSide {
     pub twins: Reals,
     /// Its real keys.
     pub keys: Keys,
-    /// Routes that will send a hello: those in use when the addresses were published.
+    /// Routes that will send a hello: those in use when the addresses were published, or new.
     pub greeting: HashSet<Route>,
     pub hellos: Hellos,
 }
@@ -106,6 +110,7 @@ impl Side {
             transports,
             contexts: Vec::new(),
             table: Vec::new(),
+            own: Vec::new(),
         };
         let ours: Vec<_> = lock(&gang::STATE.contexts).clone();
         let _environment = environment::hold();
@@ -146,7 +151,11 @@ impl Side {
                     status,
                 })?;
             let mut greeting = HashSet::new();
-            worker.each_endpoint(|endpoint| greeting.extend(endpoint.route));
+            worker.each_endpoint(|endpoint| {
+                if endpoint.is_busy() {
+                    greeting.extend(endpoint.route);
+                }
+            });
             let side = WorkerSide {
                 greeting,
                 ..WorkerSide::new(worker, real)
@@ -169,11 +178,16 @@ impl Side {
             .flat_map(|context| &mut context.workers)
     }
 
-    /// How peers reach the new workers and the memory registered beside them.
+    /// How peers reach the new workers and the memory registered beside them; kept, too.
     ///
     /// # Errors
     /// UCX's.
-    pub fn blobs(&self) -> Result<Vec<Blob>, SideError> {
+    pub fn publish(&mut self) -> Result<Vec<Blob>, SideError> {
+        self.own = self.pack()?;
+        Ok(self.own.clone())
+    }
+
+    fn pack(&self) -> Result<Vec<Blob>, SideError> {
         let address = |side: &WorkerSide| {
             // SAFETY: workers are not destroyed during a round.
             let object = unsafe { &*side.worker }.id;
@@ -205,15 +219,13 @@ impl Side {
         &mut self,
         table: Vec<Blob>,
         expected: &[WorkerCount],
-        left: &[ProcId],
+        gone: &[ObjectId],
         abandoned: &AtomicBool,
     ) -> Result<(), SideError> {
         let addresses = by_object(&table);
-        let mut gone: HashSet<ProcId> = left.iter().copied().collect();
-        // They have published all their workers: another one of theirs is no more.
-        gone.extend(table.iter().map(|blob| blob.object.process));
+        let gone: HashSet<ObjectId> = gone.iter().copied().collect();
         for side in self.workers_mut() {
-            side.greet(&addresses, |peer| gone.contains(&peer.process))?;
+            side.greet(&addresses, |peer| gone.contains(&peer))?;
             // SAFETY: workers are not destroyed during a round.
             let id = unsafe { &*side.worker }.id;
             let count = expected.iter().find(|count| count.worker == id);
@@ -293,6 +305,7 @@ impl Side {
             transports,
             contexts,
             table: Vec::new(),
+            own: Vec::new(),
         }
     }
 }

@@ -1,18 +1,16 @@
 //! The change-over: posted receives are taken back from the old side, real pointers change,
 //! receives are posted again. Only under the closed gate, when the old side is empty.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use symvirt_ffi::ucs::Status;
-use symvirt_protocol::ids::{Epoch, ObjectId};
+use symvirt_protocol::ids::Epoch;
 
 use super::exposure;
-use super::side::{ContextSide, Side, WorkerSide, by_object};
+use super::side::{ContextSide, Side, WorkerSide};
 use crate::object::lock;
 use crate::object::request::{RETURNED, Request};
-use crate::object::route::{Reals, Route};
+use crate::object::route::Reals;
 use crate::object::worker::Worker;
 use crate::process::gang;
 use crate::real::real;
@@ -92,7 +90,6 @@ pub fn detach(epoch: Epoch) -> Side {
 
 /// Puts a prepared side into our objects and posts the receives again, in their order.
 pub fn attach(side: Side) {
-    let table = by_object(&side.table);
     for context_side in side.contexts {
         // SAFETY: contexts and workers are not destroyed during a round.
         unsafe { &*context_side.context }.swap_real(context_side.real);
@@ -104,37 +101,23 @@ pub fn attach(side: Side) {
             // SAFETY: as above.
             let worker = unsafe { &*worker_side.worker };
             worker.swap_real(worker_side.real);
-            redirect(worker, worker_side.twins, &table);
-            exposure::open(worker, worker_side.keys, &table);
+            redirect(worker, worker_side.twins);
+            exposure::open(worker, worker_side.keys);
         }
     }
-    gang::begin_epoch(side.epoch, side.transports, &side.table);
+    gang::begin_epoch(side.epoch, side.transports, &side.table, side.own);
     each_worker(repost);
 }
 
-/// Leads the endpoints of a worker over the routes of its new side.
-fn redirect(worker: &Worker, twins: Reals, table: &HashMap<ObjectId, &[u8]>) {
-    let greeted: HashSet<Route> = twins.keys().copied().collect();
-    worker.routes.replace(twins);
+/// Leads the endpoints of a worker over the routes of its new side. Those of which it has no twin
+/// sleep: they were made since the addresses were published, have been silent for long, or their
+/// peer is gone.
+fn redirect(worker: &Worker, twins: Reals) {
     worker.each_endpoint(|endpoint| {
-        endpoint.sent.store(0, Ordering::Relaxed);
-        let twin = endpoint.route.ok_or(Status::UNREACHABLE).and_then(|route| {
-            // Made since the addresses were published: it is wired up by its first use.
-            let address = table.get(&route.peer).ok_or(Status::UNREACHABLE)?;
-            worker.routes.get(route, worker, address)
-        });
-        let is_greeted = endpoint.route.is_some_and(|route| greeted.contains(&route));
-        endpoint.set_unanswered(!is_greeted);
-        match twin {
-            Ok(twin) => endpoint.set_real(twin),
-            Err(Status::UNREACHABLE) => {
-                crate::log::debug!("an endpoint to a peer that is gone: {:?}", endpoint.peer());
-            }
-            Err(status) => {
-                crate::log::error!("endpoint to {:?} is lost: {status}", endpoint.peer());
-            }
-        }
+        let twin = endpoint.route.and_then(|route| twins.get(&route).copied());
+        endpoint.begin_epoch(twin);
     });
+    worker.routes.replace(twins);
 }
 
 fn repost(worker: &Worker) {

@@ -16,6 +16,7 @@ use crate::object::handlers::WIDE;
 use crate::object::request::{self, Kind, Request};
 use crate::object::trailer::Trailer;
 use crate::object::worker::Worker;
+use crate::process::endpoints::wake;
 use crate::real::real;
 
 /// An active message's id and header.
@@ -40,7 +41,7 @@ pub unsafe fn send(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
-        if endpoint.is_cut_off() {
+        if endpoint.is_asleep() && !wake(endpoint) {
             return StatusPtr::from_status(CUT_OFF);
         }
         let Head { id, header, length } = head;

@@ -13,6 +13,8 @@ use super::send::operation;
 use super::short::Short;
 use crate::object::endpoint::Endpoint;
 use crate::object::key::Key;
+use crate::process::endpoints::wake;
+use crate::process::memories::wake_key;
 use crate::real::found;
 
 /// Where an operation goes.
@@ -31,7 +33,18 @@ impl Target<'_> {
     fn begin(&self) -> Option<(*mut c_void, *mut c_void)> {
         self.endpoint.note_access();
         let (endpoint, key) = (self.endpoint.real(), self.key.real());
-        (!endpoint.is_null() && !key.is_null()).then_some((endpoint, key))
+        if endpoint.is_null() || key.is_null() {
+            return self.wake();
+        }
+        Some((endpoint, key))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&self) -> Option<(*mut c_void, *mut c_void)> {
+        let leads = !self.endpoint.is_asleep() || wake(self.endpoint);
+        let opens = leads && (!self.key.real().is_null() || wake_key(self.key));
+        opens.then(|| (self.endpoint.real(), self.key.real()))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::object::datatype;
 use crate::object::endpoint::Endpoint;
 use crate::object::request::{self, Kind, Request};
 use crate::object::worker::Worker;
+use crate::process::endpoints::wake;
 use crate::real::{found, real};
 
 pub(super) unsafe extern "C" fn on_done(_: *mut c_void, status: Status, user_data: *mut c_void) {
@@ -165,7 +166,7 @@ pub unsafe fn send_short(
     param: *const RequestParam,
 ) -> StatusPtr {
     let Payload { buffer, count } = payload;
-    if endpoint.is_cut_off() {
+    if endpoint.is_asleep() && !wake(endpoint) {
         return StatusPtr::from_status(CUT_OFF);
     }
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
@@ -194,7 +195,7 @@ pub unsafe fn send(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
-        if endpoint.is_cut_off() {
+        if endpoint.is_asleep() && !wake(endpoint) {
             return StatusPtr::from_status(CUT_OFF);
         }
         let payload = Payload { buffer, count };
@@ -222,7 +223,7 @@ pub unsafe fn send_sync(
     // SAFETY: by the caller's promise; a worker outlives its endpoints.
     unsafe {
         let worker = &*endpoint.worker;
-        if endpoint.is_cut_off() {
+        if endpoint.is_asleep() && !wake(endpoint) {
             return StatusPtr::from_status(CUT_OFF);
         }
         let request = begin(worker, param, on_matched as *const c_void);

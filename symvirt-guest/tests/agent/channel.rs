@@ -1,18 +1,22 @@
 //! `symvirt-guest agent` between simulated ranks and a simulated coordinator.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::frame::{self, Decoder};
 use symvirt_protocol::gang::{Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::query::{Answer, GREETING, Query, Reach};
 use symvirt_protocol::rank::{FromRank, SwitchOrder, ToRank};
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 use crate::daemon::Daemon;
-use crate::rank::{PATIENCE, Rank, join};
+use crate::rank::{PATIENCE, Rank, join, worker};
 
 const MBB: SwitchOrder = SwitchOrder::MakeBeforeBreak;
 
@@ -39,7 +43,7 @@ impl Agent {
 
     fn wait_for_socket(&self) {
         let limit = Instant::now() + PATIENCE;
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+        while UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < limit, "agent does not listen");
             thread::sleep(Duration::from_millis(10));
         }
@@ -152,6 +156,57 @@ fn a_gang_switches_through_agent_and_link() {
     for rank in ranks {
         rank.join().expect("rank ends with its agent");
     }
+}
+
+/// Asks as a rank does that uses what it did not ask for when the switch was prepared.
+fn reach(agent: &Agent, process: u64, epoch: u64) -> Reach {
+    let object = worker(ProcId(process));
+    let epoch = Epoch(epoch);
+    let mut stream = UnixStream::connect(agent.socket()).expect("connect to agent");
+    let query = frame::encode(&Query::Reach { object, epoch }).expect("short");
+    stream.write_all(&GREETING).expect("agent reads");
+    stream.write_all(&query).expect("agent reads");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer");
+    let mut decoder = Decoder::default();
+    decoder.push(&bytes);
+    match decoder.next().expect("a frame") {
+        Some(Answer::Reach(reach)) => reach,
+        other => panic!("another answer: {other:?}"),
+    }
+}
+
+#[test]
+fn a_rank_that_asks_later_is_told_and_the_coordinator_is_asked_once() {
+    let (mut agent, mut daemon) = Agent::start();
+    daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
+    let first = agent.rank(1);
+    daemon.run("join", |daemon| members(daemon) == 1);
+    switch(&mut daemon);
+    daemon.run("release", |daemon| {
+        matches!(daemon.outcomes.last(), Some(Outcome::Released { .. }))
+    });
+    let asked = |daemon: &Daemon| {
+        let asks = daemon.heard.iter();
+        asks.filter(|heard| matches!(heard, FromAgent::Ask { .. }))
+            .count()
+    };
+    assert_eq!(reach(&agent, 1, 1), Reach::Unheard);
+    assert_eq!(reach(&agent, 1, 1), Reach::Unheard);
+    daemon.run("question", |daemon| asked(daemon) == 1);
+    let limit = Instant::now() + PATIENCE;
+    let known = loop {
+        match reach(&agent, 1, 1) {
+            Reach::Unheard => assert!(Instant::now() < limit, "never told"),
+            known => break known,
+        }
+    };
+    assert_eq!(known, Reach::By(vec![7; 100]));
+    // Of another epoch the rank will ask again when both are there.
+    assert_eq!(reach(&agent, 1, 9), Reach::Unheard);
+    agent.restart();
+    first.join().expect("rank ends with its agent");
 }
 
 #[test]

@@ -26,7 +26,12 @@ pub fn join(process: ProcId) -> Join {
         mpi_rank: Some(process.0 as u32),
         ucx_version: "0.0".into(),
         epoch: Default::default(),
+        blobs: Vec::new(),
     }
+}
+
+pub fn worker(process: ProcId) -> WorkerId {
+    WorkerId { process, index: 0 }
 }
 
 impl Rank {
@@ -77,10 +82,7 @@ impl Rank {
 
     /// The library's answer to a message.
     pub fn answer(&self, message: &ToRank) -> Option<FromRank> {
-        let worker = WorkerId {
-            process: self.process,
-            index: 0,
-        };
+        let worker = worker(self.process);
         Some(match *message {
             ToRank::Welcome(_) | ToRank::Matched { .. } => return None,
             ToRank::Prepare { epoch, .. } => FromRank::Published {
@@ -90,6 +92,7 @@ impl Rank {
                     bytes: vec![7; 100],
                 }],
                 hellos: Vec::new(),
+                opens: Vec::new(),
             },
             ToRank::Peers { epoch, .. } => FromRank::Ready { epoch },
             ToRank::Commit { epoch, .. } => FromRank::Counters {

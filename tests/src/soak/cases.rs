@@ -10,7 +10,7 @@ use crate::setting::Setting;
 use crate::storm::{SECONDS, verdict};
 
 /// Programs of `tests/apps`.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 20] = [
     "any_source",
     "bulk",
     "cancelled",
@@ -23,6 +23,7 @@ const PROGRAMS: [&str; 19] = [
     "matched_probe",
     "preposted",
     "rendezvous",
+    "seldom",
     "sizes",
     "strided",
     "sync_send",

@@ -30,7 +30,8 @@
 //!   change nothing.
 //! * A coordinator that begins anew learns from the agents' memories what an earlier one had begun,
 //!   and brings it to its end before anything else ([`Gang::recover`]).
-//! * Tables and totals go once to each guest, whatever its number of ranks.
+//! * Each guest is sent what its ranks need, once, whatever their number: who is their peer, and
+//!   what was sent to them. See [`crate::share`] for what the agent makes of it.
 //!
 //! It does not choose epochs (see [`Gang::next_epoch`]), know devices, or retransmit
 //! ([`crate::link`] does).
@@ -40,19 +41,21 @@ mod recovery;
 mod roster;
 mod round;
 mod steps;
+mod table;
 
 use std::collections::BTreeMap;
 
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
 use crate::memory::{Memory, RoundMemory};
-use crate::rank::{Blob, FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
+use crate::rank::{FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
 use crate::transport::{Interconnect, Transports};
 
 pub use outcome::{Effect, GuestId, Missing, Outcome, Phase, RankName, RankStall, Reason, Refusal};
 pub use recovery::Unsettled;
 use roster::{Member, Roster};
 use round::Round;
+use table::Table;
 
 /// Most matches that wait for their sender's guest. A gang that is whole has none.
 const MAX_UNRELAYED: usize = 1 << 16;
@@ -64,7 +67,7 @@ pub struct Gang {
     last_used: Epoch,
     interconnect: Interconnect,
     /// How objects are reached since the last switch that committed.
-    table: Vec<Blob>,
+    table: Table,
     roster: Roster,
     round: Option<Round>,
     /// Matches whose senders are not known, or not known yet.
@@ -93,7 +96,7 @@ impl Gang {
             epoch,
             last_used: epoch,
             interconnect,
-            table: Vec::new(),
+            table: Table::default(),
             roster: Roster::default(),
             round: None,
             unrelayed: Vec::new(),
@@ -268,6 +271,7 @@ impl Gang {
                     self.roster.unpark(process);
                 }
             }
+            FromAgent::Ask { epoch, objects } => effects.push(self.ask(guest, epoch, objects)),
             FromAgent::Devices(_) | FromAgent::Problem { .. } => {}
         }
         effects
@@ -309,7 +313,7 @@ impl Gang {
             }
         }
         let was_empty = self.roster.members.is_empty();
-        let reminded = self.remind(guest, memory, effects);
+        let stage = self.remind(guest, memory, effects);
         let mut newcomers = false;
         let mut back = Vec::new();
         for join in ranks {
@@ -321,13 +325,18 @@ impl Gang {
                 // An earlier coordinator took them there, and the agent has forgotten.
                 self.epoch = join.epoch;
                 self.last_used = self.last_used.max(join.epoch);
+                self.table = Table::default();
             }
             newcomers |= !self.roster.members.contains_key(&join.process);
             back.push((join.process, join.epoch));
             let epoch = join.epoch;
             self.admit(guest, join, epoch);
         }
+        if let Some(stage) = stage {
+            effects.extend(self.repeat(guest, stage));
+        }
         let undoable = self.round.as_ref().is_some_and(Round::can_abort);
+        let reminded = stage.is_some() && !undoable;
         let affected = |process: &ProcId| undoable || self.is_awaited(*process);
         if newcomers || (!reminded && self.members_of(guest).iter().any(affected)) {
             self.agent_restarted(guest, newcomers, effects);
@@ -348,8 +357,12 @@ impl Gang {
             .is_some_and(|round| round.waiting.contains(&process))
     }
 
-    fn admit(&mut self, guest: &GuestId, join: Join, epoch: Epoch) {
+    fn admit(&mut self, guest: &GuestId, mut join: Join, epoch: Epoch) {
         let process = join.process;
+        let blobs = std::mem::take(&mut join.blobs);
+        if join.epoch == self.epoch {
+            self.table.insert(process, blobs);
+        }
         let member = Member {
             guest: guest.clone(),
             join,
@@ -381,7 +394,6 @@ impl Gang {
             epoch: self.epoch,
             // The agent puts in what the interconnect means in its guest.
             transports: Transports::default(),
-            table: self.table.clone(),
         });
         effects.push(Effect::Send {
             guest: guest.clone(),
@@ -504,7 +516,7 @@ impl Gang {
         self.roster
             .remember_departed(process, guest, member.epoch, sent);
         self.roster.remember_left(process);
-        self.table.retain(|blob| blob.object.process != process);
+        self.table.retain(|other| other != process);
         self.member_left(member, effects);
     }
 

@@ -21,11 +21,11 @@ use std::collections::BTreeSet;
 
 use super::outcome::{Effect, GuestId, Phase, RankName, Reason};
 use super::round::Abort;
-use super::{Gang, Round};
+use super::{Gang, Round, Table};
 use crate::agent::{Recipient, ToAgent};
 use crate::ids::Epoch;
 use crate::memory::{Memory, RoundMemory, Stage};
-use crate::rank::{Blob, SwitchOrder, ToRank};
+use crate::rank::{SwitchOrder, ToRank};
 
 /// What an earlier coordinator began depends on guests that were not heard.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -154,9 +154,7 @@ impl Gang {
                 if self.roster.is_elsewhere(process, &guest) {
                     continue;
                 }
-                let own = said.blobs.into_iter();
-                let own = own.filter(|blob| blob.object.process == process);
-                round.published.insert(process, own.collect());
+                round.published.insert(process, said.blobs);
                 if let Some(counters) = said.counters {
                     round.count(process, counters);
                 }
@@ -193,9 +191,8 @@ impl Gang {
                 return;
             }
             Phase::Drain => {
-                let expect = self.round.as_ref().map(|round| self.totals(round));
-                if let Some(expect) = expect.filter(|_| tight) {
-                    self.broadcast(&ToAgent::Ranks(vec![(Recipient::All, expect)]), effects);
+                if let Some(round) = self.round.as_ref().filter(|_| tight) {
+                    effects.extend(self.totals(round));
                 }
             }
             _ => {}
@@ -217,17 +214,17 @@ impl Gang {
         }
     }
 
-    /// At the beginning of a session: what the agent of a guest remembers. Whether that was put to
-    /// rights, as far as a switch under way needs it.
+    /// At the beginning of a session: what the agent of a guest remembers. Returns how far its ranks
+    /// were led in the switch under way, if they were in it.
     pub(super) fn remind(
         &mut self,
         guest: &GuestId,
         memory: Memory,
         effects: &mut Vec<Effect>,
-    ) -> bool {
+    ) -> Option<Stage> {
         let Memory {
             current,
-            mut table,
+            table,
             departed,
             left,
             round,
@@ -242,19 +239,21 @@ impl Gang {
             && epoch >= self.epoch
         {
             if epoch > self.epoch {
-                self.table.clear();
+                self.table = Table::default();
             }
             self.epoch = epoch;
             self.last_used = self.last_used.max(epoch);
             self.interconnect = interconnect;
-            table.retain(|blob| !self.roster.is_elsewhere(blob.object.process, guest));
-            let new = |blob: &Blob| self.table.iter().all(|it| it.object != blob.object);
-            table.retain(new);
-            self.table.append(&mut table);
         }
-        let Some(mut memory) = round else {
-            return false;
-        };
+        if told == Some(self.epoch) {
+            for blob in table {
+                let process = blob.object.process;
+                if !self.roster.is_elsewhere(process, guest) {
+                    self.table.insert_new(process, vec![blob]);
+                }
+            }
+        }
+        let mut memory = round?;
         if told == Some(memory.epoch) && memory.stage == Stage::Drain {
             // That is told when all have drained.
             memory.stage = Stage::Release;
@@ -264,21 +263,14 @@ impl Gang {
             guest: guest.clone(),
             message,
         };
-        if let Some(round) = &self.round {
+        if let Some(round) = &mut self.round {
             if round.epoch == memory.epoch {
-                let repeat = match round.phase {
-                    // What it was told counts for nothing if it cannot have heard the last.
-                    Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh => None,
-                    Phase::Held if memory.stage > Stage::Release => {
-                        let abort = ToRank::Abort { epoch: round.epoch };
-                        Some(ToAgent::Ranks(vec![(Recipient::All, abort)]))
+                for said in memory.said {
+                    if !self.roster.is_elsewhere(said.process, guest) {
+                        round.published.insert_new(said.process, said.blobs);
                     }
-                    Phase::Drain | Phase::Release | Phase::Open | Phase::Abort | Phase::Held => {
-                        self.request()
-                    }
-                };
-                effects.extend(repeat.map(tell));
-                return !round.can_abort();
+                }
+                return Some(memory.stage);
             }
         } else if let Some(last) = &self.last
             && last.epoch() == Some(memory.epoch)
@@ -291,6 +283,27 @@ impl Gang {
         } else {
             self.memories.insert(guest.clone(), memory);
         }
-        false
+        None
+    }
+
+    /// To the agent of a guest, whose ranks are known, what the last coordinator may not have told
+    /// them of the switch under way; `stage` is what it had.
+    pub(super) fn repeat(&self, guest: &GuestId, stage: Stage) -> Option<Effect> {
+        let round = self.round.as_ref()?;
+        match round.phase {
+            // What it was told counts for nothing if it cannot have heard the last.
+            Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh => None,
+            Phase::Held if stage > Stage::Release => {
+                let abort = ToRank::Abort { epoch: round.epoch };
+                Some(Effect::Send {
+                    guest: guest.clone(),
+                    message: ToAgent::Ranks(vec![(Recipient::All, abort)]),
+                })
+            }
+            Phase::Drain | Phase::Release | Phase::Open | Phase::Abort | Phase::Held => {
+                let mut all = self.requests().into_iter();
+                all.find(|it| matches!(it, Effect::Send { guest: to, .. } if to == guest))
+            }
+        }
     }
 }

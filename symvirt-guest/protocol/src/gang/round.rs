@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gang::outcome::{Phase, RankStall, Reason};
 use crate::gang::roster::add_counts;
+use crate::gang::table::Table;
 use crate::ids::{Epoch, ProcId, WorkerId};
-use crate::rank::{Blob, FromRank, Load, SwitchOrder, SyncSend};
+use crate::rank::{FromRank, Load, SwitchOrder, SyncSend};
+use crate::share::Wants;
 use crate::transport::Interconnect;
 
 #[derive(Debug)]
@@ -18,16 +20,16 @@ pub(super) struct Round {
     pub waiting: BTreeSet<ProcId>,
     /// Where members stand that have not answered in this phase.
     pub stands: BTreeMap<ProcId, String>,
-    /// How objects will be reached, by the process that published it.
-    pub published: BTreeMap<ProcId, Vec<Blob>>,
+    /// How objects will be reached.
+    pub published: Table,
+    /// What each member needs of it.
+    pub wants: BTreeMap<ProcId, Wants>,
     /// Hellos each worker will receive.
     pub hellos: BTreeMap<WorkerId, u64>,
     /// Messages each worker was sent in the closing epoch.
     pub sent: BTreeMap<WorkerId, u64>,
     /// Synchronous sends that were not matched when the gates closed.
     pub syncs: Vec<SyncSend>,
-    /// How memory is reached that was registered since the objects were published.
-    pub late: Vec<Blob>,
     /// Gates stay closed until every rank has drained.
     pub barrier: bool,
     /// What the ranks know of the size of the drain.
@@ -62,11 +64,11 @@ impl Round {
             },
             waiting: BTreeSet::new(),
             stands: BTreeMap::new(),
-            published: BTreeMap::new(),
+            published: Table::default(),
+            wants: BTreeMap::new(),
             hellos: BTreeMap::new(),
             sent: BTreeMap::new(),
             syncs: Vec::new(),
-            late: Vec::new(),
             barrier: false,
             loads: Vec::new(),
             stalls: Vec::new(),
@@ -81,7 +83,8 @@ impl Round {
     pub fn rebuild(&mut self, interconnect: Interconnect) {
         self.interconnect = interconnect;
         self.phase = Phase::Prepare;
-        self.published.clear();
+        self.published = Table::default();
+        self.wants.clear();
         self.hellos.clear();
         self.stalls.clear();
         self.abort = None;
@@ -102,9 +105,7 @@ impl Round {
             return false;
         };
         self.loads.push(load);
-        let published = self.published.entry(process).or_default();
-        published.extend(late.iter().cloned());
-        self.late.extend(late);
+        self.published.insert(process, late);
         self.barrier |= atomics && self.order == SwitchOrder::MakeBeforeBreak;
         add_counts(&mut self.sent, &sent);
         syncs.retain(|sync| sync.sender == process);

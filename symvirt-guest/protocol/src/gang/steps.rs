@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::outcome::{Effect, GuestId, Outcome, Phase, RankStall, Reason};
-use super::roster::{Member, add_counts, to_counts};
+use super::roster::{Member, add_counts};
 use super::round::Abort;
 use super::{Gang, Round};
 use crate::agent::{Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId};
 use crate::rank::{FromRank, SwitchOrder, ToRank};
+use crate::share::Wants;
 
 /// Most bytes that are kept of where a rank stands.
 const MAX_STAND: usize = 4096;
@@ -25,65 +26,45 @@ impl Gang {
             round.waiting.clear();
             return;
         }
-        if let Some(request) = self.request() {
-            self.broadcast(&request, effects);
-        }
+        effects.extend(self.requests());
         self.advance_if_complete(effects);
     }
 
-    /// What the members are asked for in the present phase.
-    pub(super) fn request(&self) -> Option<ToAgent> {
-        let round = self.round.as_ref()?;
+    /// What the members are asked for in the present phase, by guest.
+    pub(super) fn requests(&self) -> Vec<Effect> {
+        let Some(round) = &self.round else {
+            return Vec::new();
+        };
         let epoch = round.epoch;
-        let request = match round.phase {
+        let same = match round.phase {
             Phase::Prepare => {
                 let interconnect = round.interconnect.clone();
-                return Some(ToAgent::Prepare {
+                return self.to_all(&ToAgent::Prepare {
                     epoch,
                     interconnect,
                 });
             }
-            Phase::WireUp => ToRank::Peers {
-                epoch,
-                table: round.published.values().flatten().cloned().collect(),
-                hellos: to_counts(round.hellos.clone()),
-                left: self.roster.left().collect(),
-            },
+            Phase::WireUp => return self.peers(round),
             Phase::Commit => ToRank::Commit {
                 epoch,
                 order: round.order,
             },
             Phase::Drain if round.is_tight() => ToRank::Proceed { epoch },
-            Phase::Weigh | Phase::Drain => self.totals(round),
+            Phase::Weigh | Phase::Drain => return self.totals(round),
             Phase::Release => ToRank::Release { epoch },
             Phase::Open => ToRank::Open { epoch },
             Phase::Abort => ToRank::Abort { epoch },
-            Phase::Held => return None,
+            Phase::Held => return Vec::new(),
         };
-        Some(ToAgent::Ranks(vec![(Recipient::All, request)]))
+        self.to_all(&ToAgent::Ranks(vec![(Recipient::All, same)]))
     }
 
-    /// What every worker has to receive.
-    pub(super) fn totals(&self, round: &Round) -> ToRank {
-        let mut sent = round.sent.clone();
-        self.roster.add_departed_of(self.epoch, &mut sent);
-        ToRank::Expect {
-            epoch: round.epoch,
-            totals: to_counts(sent),
-            syncs: round.syncs.clone(),
-            late: round.late.clone(),
-            barrier: round.barrier,
-            weigh: round.is_tight(),
-        }
-    }
-
-    pub(super) fn broadcast(&self, message: &ToAgent, effects: &mut Vec<Effect>) {
-        for guest in self.roster.populated() {
-            effects.push(Effect::Send {
-                guest,
-                message: message.clone(),
-            });
-        }
+    fn to_all(&self, message: &ToAgent) -> Vec<Effect> {
+        let send = |guest| Effect::Send {
+            guest,
+            message: message.clone(),
+        };
+        self.roster.populated().into_iter().map(send).collect()
     }
 
     /// An answer of a member to the phase's request.
@@ -101,12 +82,13 @@ impl Gang {
                 Phase::Prepare,
                 FromRank::Published {
                     epoch,
-                    mut blobs,
+                    blobs,
                     hellos,
+                    opens,
                 },
             ) if this(epoch) => {
-                blobs.retain(|blob| blob.object.process == process);
                 round.published.insert(process, blobs);
+                round.wants.insert(process, Wants::new(&hellos, &opens));
                 add_counts(&mut round.hellos, &hellos);
             }
             (Phase::WireUp, FromRank::Ready { epoch }) if this(epoch) => {}
@@ -249,9 +231,9 @@ impl Gang {
         let Some(round) = &mut self.round else { return };
         self.epoch = round.epoch;
         self.interconnect = round.interconnect.clone();
-        let published = std::mem::take(&mut round.published).into_iter();
-        let present = published.filter(|(process, _)| self.roster.members.contains_key(process));
-        self.table = present.flat_map(|(_, blobs)| blobs).collect();
+        self.table = std::mem::take(&mut round.published);
+        self.table
+            .retain(|process| self.roster.members.contains_key(&process));
         self.roster.forget_departed_before(self.epoch);
         effects.extend(self.roster.guests.iter().map(|guest| self.current(guest)));
     }
@@ -324,7 +306,7 @@ impl Gang {
         let Some(member) = self.roster.members.remove(&process) else {
             return;
         };
-        self.table.retain(|blob| blob.object.process != process);
+        self.table.retain(|other| other != process);
         let rank = member.name();
         match self.phase() {
             None | Some((_, Phase::Held)) => {

@@ -434,42 +434,6 @@ fn a_rank_that_joins_in_mid_round_waits_for_its_end() {
 }
 
 #[test]
-fn later_joiners_get_the_current_addresses_of_the_members_only() {
-    let mut world = World::new(1, 3);
-    start(&mut world, 1, MBB);
-    world.run();
-    world.leave(ProcId(2));
-    world.run();
-    let join = symvirt_protocol::rank::Join {
-        process: ProcId(99),
-        pid: 1,
-        program: "app".into(),
-        mpi_rank: None,
-        ucx_version: "1".into(),
-        epoch: Epoch(0),
-    };
-    let message = FromAgent::Ranks(vec![(ProcId(99), FromRank::Join(join))]);
-    let effects = world.gang.hear(&guest_id(0), message);
-    let [
-        Effect::Send {
-            message: ToAgent::Ranks(messages),
-            ..
-        },
-    ] = &effects[..]
-    else {
-        panic!("{effects:?}")
-    };
-    let symvirt_protocol::rank::ToRank::Welcome(welcome) = &messages[0].1 else {
-        panic!("{messages:?}")
-    };
-    let known: Vec<ProcId> = welcome.table.iter().map(|a| a.object.process).collect();
-    assert_eq!(
-        (welcome.epoch, known),
-        (Epoch(1), vec![ProcId(1), ProcId(3)])
-    );
-}
-
-#[test]
 fn an_empty_gang_switches_at_once() {
     let mut world = World::new(2, 0);
     start(&mut world, 1, MBB);

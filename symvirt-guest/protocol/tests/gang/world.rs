@@ -5,11 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
+use symvirt_protocol::frame::length_of;
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome};
 use symvirt_protocol::ids::{Epoch, ProcId, WorkerId};
 use symvirt_protocol::memory::Memory;
 use symvirt_protocol::rank::{Blob, FromRank, Join, Load, Stall, SwitchOrder, ToRank, WorkerCount};
+use symvirt_protocol::share::{Wants, share};
 use symvirt_protocol::transport::{Interconnect, Transports};
+
+/// Of an address of UCX: some hundred.
+const ADDRESS_BYTES: usize = 150;
 
 #[derive(Debug)]
 pub struct Rank {
@@ -31,6 +36,9 @@ pub struct Rank {
     pub overflows: bool,
     /// Its program issues atomics.
     pub atomics: bool,
+    /// Whom it has endpoints in use to.
+    pub greets: BTreeSet<ProcId>,
+    wants: Wants,
     pub heard: Vec<&'static str>,
 }
 
@@ -39,6 +47,20 @@ impl Rank {
     fn has_committed(&self) -> bool {
         let mut words = self.heard.iter().rev();
         words.find(|word| matches!(**word, "commit" | "welcome")) == Some(&"commit")
+    }
+}
+
+/// Frames, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Volume {
+    pub frames: usize,
+    pub bytes: usize,
+}
+
+impl Volume {
+    fn count<T: serde::Serialize>(&mut self, message: &T) {
+        self.frames += 1;
+        self.bytes += length_of(message).expect("our own message");
     }
 }
 
@@ -62,6 +84,12 @@ pub struct World {
     pub messages_to_guests: usize,
     /// Whether any rank was killed: what it counted may have been announced, or not.
     killed: bool,
+    /// What went between coordinator and guests, both ways.
+    pub guests_volume: Volume,
+    /// Whom guests were told how to reach.
+    pub told_guests: Vec<(usize, WorkerId)>,
+    /// What went between agents and ranks, both ways.
+    pub ranks_volume: Volume,
     /// Whether any agent has lost its memory: who counted what is not the world's to know then.
     restarted: bool,
 }
@@ -89,6 +117,17 @@ fn join(process: ProcId, epoch: Epoch) -> Join {
         mpi_rank: Some(process.0 as u32 - 1),
         ucx_version: "1".into(),
         epoch,
+        blobs: match epoch {
+            Epoch(0) => Vec::new(),
+            _ => vec![address(process)],
+        },
+    }
+}
+
+fn address(process: ProcId) -> Blob {
+    Blob {
+        object: worker(process),
+        bytes: vec![1; ADDRESS_BYTES],
     }
 }
 
@@ -119,6 +158,9 @@ impl World {
             next_process: 1,
             messages_to_guests: 0,
             killed: false,
+            guests_volume: Volume::default(),
+            told_guests: Vec::new(),
+            ranks_volume: Volume::default(),
             restarted: false,
         };
         for guest in 0..guests {
@@ -157,6 +199,8 @@ impl World {
                 },
                 overflows: false,
                 atomics: process.0 % 5 == 4,
+                greets: BTreeSet::new(),
+                wants: Wants::NOTHING,
                 heard: Vec::new(),
             },
         );
@@ -167,6 +211,7 @@ impl World {
     fn say(&mut self, process: ProcId, message: FromRank) {
         let guest = self.ranks[&process].guest;
         self.memories[guest].said(process, &message);
+        self.ranks_volume.count(&message);
         self.from_agent[guest].push_back(FromAgent::Ranks(vec![(process, message)]));
     }
 
@@ -313,7 +358,14 @@ impl World {
                 Effect::Send { guest, message } => {
                     let index: usize = guest.0[1..].parse().expect("our own name");
                     self.messages_to_guests += 1;
+                    self.guests_volume.count(&message);
                     self.check(&message);
+                    if let ToAgent::Ranks(said) = &message
+                        && let [(_, ToRank::Peers { table, .. })] = &said[..]
+                    {
+                        let told = table.iter().map(|blob| (index, blob.object));
+                        self.told_guests.extend(told);
+                    }
                     self.to_agent[index].push_back(message);
                 }
             }
@@ -375,6 +427,7 @@ impl World {
             1 if self.muted == Some(guest) => return false,
             1 => match self.from_agent[guest].pop_front() {
                 Some(message) => {
+                    self.guests_volume.count(&message);
                     let effects = self.gang.hear(&guest_id(guest), message);
                     self.apply(effects);
                 }
@@ -435,7 +488,10 @@ impl World {
                         }
                         Recipient::All => {
                             memory.told(&message, members.iter().copied());
-                            inbox.extend(members.iter().map(|it| (*it, message.clone())));
+                            for process in &members {
+                                let part = share(&message, *process, &self.ranks[process].wants);
+                                inbox.push_back((*process, part.unwrap_or(message.clone())));
+                            }
                         }
                     }
                 }
@@ -444,7 +500,7 @@ impl World {
                 epoch,
                 interconnect,
             } => memory.current(epoch, interconnect),
-            ToAgent::ReportDevices => {}
+            ToAgent::Found { .. } | ToAgent::ReportDevices => {}
         }
     }
 
@@ -460,6 +516,7 @@ impl World {
         if !rank.alive {
             return;
         }
+        self.ranks_volume.count(&message);
         match message {
             ToRank::Welcome(_) => rank.heard.push("welcome"),
             ToRank::Prepare { epoch, .. } => {
@@ -474,19 +531,36 @@ impl World {
                     );
                     return;
                 }
-                let address = Blob {
-                    object: worker(process),
-                    bytes: vec![1; 8],
-                };
+                let greets = rank.greets.iter().map(|peer| WorkerCount {
+                    worker: worker(*peer),
+                    count: 1,
+                });
+                let hellos: Vec<WorkerCount> = greets.collect();
+                rank.wants = Wants::new(&hellos, &[]);
                 let message = FromRank::Published {
                     epoch,
-                    blobs: vec![address],
-                    hellos: Vec::new(),
+                    blobs: vec![address(process)],
+                    hellos,
+                    opens: Vec::new(),
                 };
                 self.answer(process, epoch, "published", message);
             }
-            ToRank::Peers { epoch, .. } => {
+            ToRank::Peers {
+                epoch,
+                ref table,
+                ref gone,
+                ref hellos,
+            } => {
                 rank.heard.push("peers");
+                let told: BTreeSet<WorkerId> = table.iter().map(|blob| blob.object).collect();
+                let told = told.len() + gone.len();
+                assert_eq!(
+                    told,
+                    rank.greets.len(),
+                    "what it asked for, no more and no less"
+                );
+                let own = hellos.iter().all(|hello| hello.worker.process == process);
+                assert!(own, "hellos of others: {hellos:?}");
                 self.answer(process, epoch, "ready", FromRank::Ready { epoch });
             }
             ToRank::Commit { epoch, .. } => {

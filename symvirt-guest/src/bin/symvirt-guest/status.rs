@@ -55,7 +55,9 @@ fn ask(args: &Args) -> anyhow::Result<AgentStatus> {
     loop {
         match decoder.next()? {
             Some(Answer::Status(status)) => return Ok(*status),
-            Some(Answer::Processes(_)) => anyhow::bail!("the agent answers another question"),
+            Some(Answer::Processes(_) | Answer::Reach(_)) => {
+                anyhow::bail!("the agent answers another question")
+            }
             None => {}
         }
         let read = stream.read(&mut buffer).context("wait for the answer")?;

@@ -76,8 +76,9 @@ pub fn core_of(devices: &Devices) -> Core {
 }
 
 /// Answers a question about the agent.
-pub fn answer(query: Query, core: &Core, devices: &Devices) -> Answer {
+pub fn answer(query: Query, core: &mut Core, devices: &Devices) -> Answer {
     match query {
+        Query::Reach { object, epoch } => Answer::Reach(core.reach(object, epoch)),
         Query::Processes => {
             let ranks = core.rank_status().into_iter();
             Answer::Processes(ranks.map(|rank| rank.process).collect())
@@ -188,7 +189,7 @@ impl Agent {
             }
             sockets::Event::Asked(query, reply) => {
                 if reply
-                    .send(answer(query, &self.core, &self.devices))
+                    .send(answer(query, &mut self.core, &self.devices))
                     .is_err()
                 {
                     tracing::debug!("who asked did not wait for the answer");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase, Reason};
 use symvirt_protocol::ids::Epoch;
+use symvirt_protocol::query::{Answer, Reach};
 use symvirt_protocol::rank::{FromRank, SwitchOrder};
 use symvirt_protocol::transport::Interconnect;
 use tracing::{info, warn};
@@ -175,10 +176,15 @@ impl Stage {
                 self.core.rank_closed(conn);
             }
             sockets::Event::Asked(query, reply) => {
-                if reply
-                    .send(answer(query, &self.core, &self.devices))
-                    .is_err()
-                {
+                let mut said = answer(query, &mut self.core, &self.devices);
+                if matches!(said, Answer::Reach(Reach::Unheard)) {
+                    // The coordinator is in this process.
+                    self.carry_out(Vec::new());
+                    said = answer(query, &mut self.core, &self.devices);
+                }
+                self.volumes.ranks.count(&query, 1);
+                self.volumes.ranks.count(&said, 1);
+                if reply.send(said).is_err() {
                     tracing::debug!("who asked did not wait for the answer");
                 }
             }

@@ -7,8 +7,10 @@ use std::time::Instant;
 use symvirt_protocol::agent::{FromAgent, Recipient, ToAgent};
 use symvirt_protocol::ids::ProcId;
 use symvirt_protocol::rank::{FromRank, Join, ToRank, Welcome};
+use symvirt_protocol::share::share;
 
-use super::{ConnId, Core, Host, Output, Rank};
+use super::directory::Directory;
+use super::{Core, Host, Output, Rank};
 
 fn members(ranks: &BTreeMap<ProcId, Rank>) -> impl Iterator<Item = ProcId> {
     let members = ranks.iter().filter(|(_, rank)| rank.member);
@@ -21,6 +23,10 @@ impl Core {
         self.host = Host::Present;
         self.gathered.clear();
         self.flush_at = None;
+        self.directory.ask_again();
+        if let Some((_, directory)) = &mut self.next_directory {
+            directory.ask_again();
+        }
         let members = self.ranks.values().filter(|rank| rank.member);
         let ranks = members
             .map(|rank| Join {
@@ -94,24 +100,36 @@ impl Core {
                 epoch,
                 interconnect,
             } => {
-                if let Some((_, table)) = self.next_table.take_if(|(of, _)| *of == epoch) {
-                    self.table = table;
+                let next = self.next_directory.take_if(|(of, _)| *of == epoch);
+                if epoch != self.told().0 {
+                    self.directory = Directory::default();
+                }
+                if let Some((_, directory)) = next {
+                    self.directory = directory;
                 }
                 self.memory.current(epoch, interconnect);
             }
+            ToAgent::Found {
+                epoch,
+                blobs,
+                gone,
+                unknown,
+                later,
+            } => self.found(epoch, &blobs, &gone, &unknown, &later),
             ToAgent::ReportDevices => self.outputs.push(Output::ReportDevices),
         }
     }
 
     fn deliver(&mut self, recipient: Recipient, message: ToRank) {
         if let ToRank::Peers { epoch, table, .. } = &message {
-            self.next_table = Some((*epoch, table.clone()));
+            let mut directory = Directory::default();
+            directory.insert(table);
+            self.next_directory = Some((*epoch, directory));
         }
         match (recipient, message) {
             (Recipient::One(process), ToRank::Welcome(welcome)) => {
                 let (_, interconnect) = self.told();
                 let transports = (self.resolve)(&interconnect);
-                self.table.clone_from(&welcome.table);
                 self.welcome(
                     process,
                     Welcome {
@@ -142,10 +160,15 @@ impl Core {
             rank.stands = None;
             self.owing.insert(*process);
         }
-        let members = self.ranks.values().filter(|rank| rank.member);
-        let conns: Vec<ConnId> = members.map(|rank| rank.conn).collect();
-        if !conns.is_empty() {
-            self.outputs.push(Output::Ranks(conns, message.clone()));
+        let mut same = Vec::new();
+        for (process, rank) in self.ranks.iter().filter(|(_, rank)| rank.member) {
+            match share(message, *process, &rank.wants) {
+                Some(share) => self.outputs.push(Output::Ranks(vec![rank.conn], share)),
+                None => same.push(rank.conn),
+            }
+        }
+        if !same.is_empty() {
+            self.outputs.push(Output::Ranks(same, message.clone()));
         }
     }
 }

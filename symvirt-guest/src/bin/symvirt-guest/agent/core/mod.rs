@@ -12,8 +12,12 @@
 //! * A coordinator with a new memory gets `Hello`: the members, and what earlier coordinators told
 //!   and heard ([`Memory`]); then the joins that nobody answered. A switch that was left half-way
 //!   is the new coordinator's to settle: until then ranks stay where they are, and joins wait.
+//! * Of what the coordinator says of peers and totals each rank is told its share only. What it
+//!   needs beyond that it asks for ([`Core::reach`]), as when it first uses an endpoint that was
+//!   silent before the switch.
 //! * It does not decide anything about a switch; that is the coordinator's.
 
+mod directory;
 mod host;
 mod matches;
 mod ranks;
@@ -25,9 +29,11 @@ use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::memory::Memory;
 use symvirt_protocol::query::RankStatus;
-use symvirt_protocol::rank::{Blob, FromRank, Join, ToRank};
+use symvirt_protocol::rank::{FromRank, Join, ToRank};
+use symvirt_protocol::share::Wants;
 use symvirt_protocol::transport::{Interconnect, Transports};
 
+use directory::Directory;
 use matches::Matches;
 
 /// Longest wait for the other ranks' answers to a round.
@@ -66,6 +72,8 @@ struct Rank {
     spool: Spool,
     /// Its last words on what it waits for, since it was asked something.
     stands: Option<String>,
+    /// What it needs of its peers in the switch under way.
+    wants: Wants,
 }
 
 /// A rank's spool, as it told at its last switch, in bytes.
@@ -96,9 +104,9 @@ pub struct Core {
     /// What the next coordinator is told.
     memory: Memory,
     /// How objects of the whole gang are reached.
-    table: Vec<Blob>,
-    /// The same of a switch that has not committed.
-    next_table: Option<(Epoch, Vec<Blob>)>,
+    directory: Directory,
+    /// The same in a switch that has not committed.
+    next_directory: Option<(Epoch, Directory)>,
     host: Host,
     /// What ranks have said of matches: a coordinator may have ended before it told the senders, and
     /// nobody asks for them again.
@@ -122,8 +130,8 @@ impl Core {
             ranks: BTreeMap::new(),
             by_conn: BTreeMap::new(),
             memory: Memory::default(),
-            table: Vec::new(),
-            next_table: None,
+            directory: Directory::default(),
+            next_directory: None,
             host: Host::Unknown,
             matches: Matches::default(),
             gathered: Vec::new(),

@@ -4,10 +4,21 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use symvirt_protocol::agent::FromAgent;
-use symvirt_protocol::ids::ProcId;
+use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::rank::{FromRank, Join, SwitchOrder, ToRank, Welcome};
+use symvirt_protocol::share::Wants;
 
 use super::{ConnId, Core, GATHER, Host, Output, Rank, Spool};
+
+impl Rank {
+    fn changes_over(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            // From here on they are in the memory of the switch.
+            self.join.blobs.clear();
+        }
+    }
+}
 
 impl Core {
     /// A rank says something. Its first message must be `Join`.
@@ -55,6 +66,7 @@ impl Core {
             said: "Join",
             spool: Spool::default(),
             stands: None,
+            wants: Wants::NOTHING,
         };
         self.ranks.insert(process, rank);
         self.by_conn.insert(conn, process);
@@ -73,11 +85,7 @@ impl Core {
     pub(super) fn welcome_alone(&mut self, process: ProcId) {
         let (epoch, interconnect) = self.told();
         let transports = (self.resolve)(&interconnect);
-        let welcome = Welcome {
-            epoch,
-            transports,
-            table: self.table.clone(),
-        };
+        let welcome = Welcome { epoch, transports };
         self.welcome(process, welcome);
     }
 
@@ -112,12 +120,16 @@ impl Core {
                     peak: stall.spool_peak,
                 };
                 if order == Some(SwitchOrder::MakeBeforeBreak) {
-                    rank.epoch = *epoch;
+                    rank.changes_over(*epoch);
                 }
                 false
             }
             FromRank::Opened { epoch, .. } => {
-                rank.epoch = *epoch;
+                rank.changes_over(*epoch);
+                false
+            }
+            FromRank::Published { hellos, opens, .. } => {
+                rank.wants = Wants::new(hellos, opens);
                 false
             }
             FromRank::Leave { sent } => {
@@ -128,8 +140,7 @@ impl Core {
                 true
             }
             FromRank::Join(_) | FromRank::Veto { .. } => true,
-            FromRank::Published { .. }
-            | FromRank::Ready { .. }
+            FromRank::Ready { .. }
             | FromRank::Counters { .. }
             | FromRank::Weighed { .. }
             | FromRank::Matched { .. }
