@@ -6,12 +6,19 @@
 //! the peer can answer, too. UCX emulates a get by a message with the bytes, read when it can be
 //! sent. An answer that had to wait for its connection would contain what a later put has written;
 //! osc/ucx relies on their order (`MPI_Get_accumulate` with `MPI_REPLACE`).
+//!
+//! A side may be abandoned while hellos are under way that no peer will ever take. With a low
+//! rendezvous threshold even a hello is a rendezvous, and UCX would keep its bytes registered until
+//! it ends: destroying the context then is an assertion in UCX's registration cache, which ends the
+//! process. So hellos are of a datatype that UCX can only ask for its bytes ([`greeting_type`]).
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::ptr;
+use std::sync::OnceLock;
 
 use symvirt_ffi::flags::op;
-use symvirt_ffi::ucp::Tag;
+use symvirt_ffi::ucp::{Datatype, GenericDtOps, RequestParam, Tag};
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::WorkerId;
 
@@ -20,16 +27,76 @@ use crate::real::real;
 
 /// Tag of hellos. A new worker sees nothing else until all hellos are consumed.
 const HELLO: Tag = 0x5359_4d56_4845_4c4f;
-/// Bytes of a hello: enough to be a message, little enough to be eager everywhere.
+/// Bytes of a hello: enough to be a message, little enough to be eager by default.
 const HELLO_BYTES: usize = 8;
+
+static GREETING: [u8; HELLO_BYTES] = HELLO.to_le_bytes();
+
+unsafe extern "C" fn start_pack(_: *mut c_void, _: *const c_void, _: usize) -> *mut c_void {
+    GREETING.as_ptr().cast_mut().cast()
+}
+
+unsafe extern "C" fn start_unpack(_: *mut c_void, _: *mut c_void, _: usize) -> *mut c_void {
+    GREETING.as_ptr().cast_mut().cast()
+}
+
+unsafe extern "C" fn packed_size(_: *mut c_void) -> usize {
+    HELLO_BYTES
+}
+
+unsafe extern "C" fn pack(_: *mut c_void, offset: usize, to: *mut c_void, most: usize) -> usize {
+    let rest = GREETING.get(offset..).unwrap_or_default();
+    let length = rest.len().min(most);
+    // SAFETY: UCX has room for `most` bytes there.
+    unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), to.cast(), length) };
+    length
+}
+
+/// What a hello says is of no interest.
+unsafe extern "C" fn unpack(_: *mut c_void, _: usize, _: *const c_void, _: usize) -> Status {
+    Status::OK
+}
+
+unsafe extern "C" fn finish(_: *mut c_void) {}
+
+/// The datatype of hellos: there is no memory behind it that UCX could register. Made once, for the
+/// life of the process.
+fn greeting_type() -> Result<Datatype, SideError> {
+    static TYPE: OnceLock<Result<Datatype, Status>> = OnceLock::new();
+    let made = TYPE.get_or_init(|| {
+        let ops = GenericDtOps {
+            start_pack: Some(start_pack),
+            start_unpack: Some(start_unpack),
+            packed_size: Some(packed_size),
+            pack: Some(pack),
+            unpack: Some(unpack),
+            finish: Some(finish),
+        };
+        let mut datatype = 0;
+        // SAFETY: UCX copies the functions; a place for the result.
+        match unsafe {
+            (real().dt_create_generic)(&raw const ops, ptr::null_mut(), &raw mut datatype)
+        } {
+            Status::OK => Ok(datatype),
+            status => Err(status),
+        }
+    });
+    made.map_err(SideError::Hello)
+}
+
+/// Parameters of a hello's send or receive.
+fn hello_param(mask: u32) -> Result<RequestParam, SideError> {
+    Ok(RequestParam {
+        datatype: greeting_type()?,
+        ..plain_param(mask | op::DATATYPE)
+    })
+}
 
 /// The hellos of one new worker.
 #[derive(Default)]
 pub struct Hellos {
     sending: Vec<*mut c_void>,
     awaited: Vec<*mut c_void>,
-    /// Where they are received; never read.
-    inbox: Box<[u8; HELLO_BYTES]>,
 }
 
 impl Hellos {
@@ -110,18 +177,9 @@ impl WorkerSide {
                 .connect(worker, self.real, address)
                 .map_err(|status| SideError::Endpoint { peer, status })?;
             self.twins.insert(route, twin);
-            static GREETING: [u8; HELLO_BYTES] = HELLO.to_le_bytes();
-            let param = plain_param(0);
-            // SAFETY: a live endpoint, and bytes that live for ever.
-            let sent = unsafe {
-                send(
-                    twin,
-                    GREETING.as_ptr().cast(),
-                    HELLO_BYTES,
-                    HELLO,
-                    &raw const param,
-                )
-            };
+            let param = hello_param(0)?;
+            // SAFETY: a live endpoint; the datatype looks at no buffer.
+            let sent = unsafe { send(twin, ptr::null(), 1, HELLO, &raw const param) };
             match sent.request() {
                 Some(request) => self.hellos.sending.push(request),
                 None if sent.status() == Status::OK => {}
@@ -137,13 +195,13 @@ impl WorkerSide {
     /// UCX's.
     pub fn expect_hellos(&mut self, count: u64) -> Result<(), SideError> {
         for _ in 0..count {
-            let param = plain_param(op::NO_IMM_CMPL);
-            // SAFETY: the inbox lives as long as the side, which outlives the receive.
+            let param = hello_param(op::NO_IMM_CMPL)?;
+            // SAFETY: the side's own worker; the datatype looks at no buffer.
             let posted = unsafe {
                 (real().tag_recv_nbx)(
                     self.real,
-                    self.hellos.inbox.as_mut_ptr().cast(),
-                    HELLO_BYTES,
+                    ptr::null_mut(),
+                    1,
                     HELLO,
                     Tag::MAX,
                     &raw const param,
