@@ -260,6 +260,7 @@ fn without_a_coordinator_ranks_start_at_once_and_are_announced_later() {
 fn a_rank_that_dies_is_reported_with_its_pid() {
     let (agent, mut daemon) = Agent::start();
     daemon.accept();
+    daemon.run("session", |daemon| daemon.heard.len() == 1);
     let socket = agent.socket();
     let rank = thread::spawn(move || {
         Rank::connect(&socket, ProcId(9)).join();
