@@ -456,6 +456,47 @@ async fn several_channels_work_on_both_sides() {
     content.assert_in(&target, folder.path()).await;
 }
 
+/// Everything that a crossing of a gang asks for at once.
+#[tokio::test]
+async fn compressed_channels_await_the_stop_and_pause_before_the_switchover() {
+    let folder = folder();
+    let content = Content::dull(&folder, 16 << 20);
+    let load = content.arguments();
+    let load: Vec<&str> = load.iter().map(String::as_str).collect();
+    let source = Machine::start(&folder, "source", &load).await;
+    let target = Machine::waiting(&folder, "target", &load).await;
+    source.run().await;
+    let there = Settings {
+        pause_before_switchover: true,
+        multifd_channels: Some(2),
+        compress: true,
+        ..Settings::live()
+    };
+    let mut here = Settings {
+        await_stop: true,
+        auto_converge: true,
+        ..there.clone()
+    };
+    here.parameters.insert("max-cpu-throttle".into(), 60.into());
+    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &there)
+        .await
+        .unwrap();
+    let outgoing = Outgoing::start(&source.qmp, &endpoint, &here, OFTEN)
+        .await
+        .unwrap();
+    let iterating = outgoing.wait_until(LIMIT, |progress| progress.passes > 5);
+    let iterating = iterating.await.unwrap();
+    assert_eq!(iterating.status, Status::active);
+    outgoing.stop_machine().await.unwrap();
+    outgoing.wait_for_switchover(LIMIT).await.unwrap();
+    outgoing.continue_switchover().await.unwrap();
+    let done = outgoing.finish(LIMIT).await.unwrap();
+    incoming.finish(LIMIT).await.unwrap();
+    content.assert_in(&target, folder.path()).await;
+    assert!(done.ratio > 2.0, "{done:?}");
+}
+
 #[tokio::test]
 async fn a_destination_that_is_not_there_is_a_failure_with_a_reason() {
     let folder = folder();

@@ -27,6 +27,10 @@ pub struct Progress {
     pub dirty_rate: u64,
     /// Bytes sent per second, recently.
     pub throughput: u64,
+    /// Bytes of memory that went over in each byte sent: above 1 where they are compressed.
+    pub ratio: f64,
+    /// Share of their time that the vCPUs are kept from running for it, in percent.
+    pub throttle: u8,
     /// Passes over the dirty pages so far.
     pub passes: u64,
     /// Downtime that QEMU expects now.
@@ -62,6 +66,8 @@ impl Default for Progress {
             total: 0,
             dirty_rate: 0,
             throughput: 0,
+            ratio: 1.0,
+            throttle: 0,
             passes: 0,
             expected_downtime: None,
             downtime: None,
@@ -106,7 +112,9 @@ impl Progress {
             // Megabits; truncation to whole bytes is intended.
             self.throughput = (ram.mbps.max(0.0) * 125_000.0) as u64;
             self.passes = ram.dirty_sync_count;
+            self.ratio = ram.ratio();
         }
+        self.throttle = answer.cpu_throttle_percentage.unwrap_or(0);
         self.expected_downtime = answer.expected_downtime.map(Duration::from_millis);
         self.downtime = answer.downtime.map(Duration::from_millis);
         self.setup = answer.setup_time.map(Duration::from_millis);
@@ -145,6 +153,8 @@ pub(super) struct Answer {
     downtime: Option<u64>,
     setup_time: Option<u64>,
     total_time: Option<u64>,
+    /// Only where QEMU slows the machine down.
+    cpu_throttle_percentage: Option<u8>,
     error_desc: Option<String>,
     blocked_reasons: Vec<String>,
     pub(super) socket_address: Vec<Value>,
@@ -160,6 +170,19 @@ struct Ram {
     page_size: u64,
     mbps: f64,
     dirty_sync_count: u64,
+    /// Of pages that are not zero.
+    normal_bytes: u64,
+    /// As sent by several channels, where there are several.
+    multifd_bytes: u64,
+}
+
+impl Ram {
+    fn ratio(&self) -> f64 {
+        match self.multifd_bytes {
+            0 => 1.0,
+            sent => (self.normal_bytes as f64 / sent as f64).max(1.0),
+        }
+    }
 }
 
 fn known_status<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Status>, D::Error> {
@@ -215,6 +238,20 @@ mod tests {
             (progress.dirty_rate, progress.throughput),
             (12288, 1_000_000)
         );
+    }
+
+    #[test]
+    fn what_is_compressed_counts_as_the_memory_that_it_was() {
+        let ratio = |normal: u64, sent: u64| {
+            let ram = json!({"normal-bytes": normal, "multifd-bytes": sent});
+            let answer: Answer = serde_json::from_value(json!({ "ram": ram })).unwrap();
+            let mut progress = Progress::default();
+            progress.update(&answer);
+            progress.ratio
+        };
+        assert_eq!(ratio(4096, 1024), 4.0);
+        assert_eq!(ratio(4096, 4100), 1.0, "headers are no memory");
+        assert_eq!(ratio(4096, 0), 1.0, "one channel does not compress");
     }
 
     #[test]

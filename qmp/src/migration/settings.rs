@@ -27,6 +27,8 @@ pub struct Settings {
     pub auto_converge: bool,
     /// Several channels (or threads, for a file); None: one.
     pub multifd_channels: Option<u8>,
+    /// What the channels of `multifd_channels` send is compressed, by zstd at its fastest level.
+    pub compress: bool,
     /// Longest downtime that QEMU may go for; None: QEMU's default, 300 ms. QEMU counts in
     /// milliseconds.
     pub downtime_limit: Option<Duration>,
@@ -93,6 +95,9 @@ impl Settings {
         let mut wanted = Map::new();
         if let Some(channels) = self.multifd_channels {
             wanted.insert("multifd-channels".into(), channels.into());
+        }
+        if self.compress {
+            wanted.insert("multifd-compression".into(), "zstd".into());
         }
         if let Some(limit) = self.downtime_limit {
             wanted.insert("downtime-limit".into(), milliseconds(limit).into());

@@ -110,6 +110,15 @@ impl Content {
         })
         .take(size)
         .collect();
+        Content::of(folder, bytes)
+    }
+
+    /// The same few bytes over and over, which compress well.
+    pub fn dull(folder: &TempDir, size: usize) -> Content {
+        Content::of(folder, b"dull".repeat(size / 4))
+    }
+
+    fn of(folder: &TempDir, bytes: Vec<u8>) -> Content {
         let file = folder.path().join("content");
         std::fs::write(&file, &bytes).unwrap();
         Content { file, bytes }
