@@ -178,12 +178,13 @@ fn colour(phase: Phase) -> &'static str {
     match phase {
         Phase::LeaveHca | Phase::TakeHca | Phase::TakeBack | Phase::Switch => "#2a9d5c",
         Phase::Hold
+        | Phase::HoldLate
         | Phase::Rebuild
         | Phase::RebuildFallback
         | Phase::RebuildBack
         | Phase::RebuildBackFallback => "#c0392b",
         Phase::Unplug | Phase::Plug | Phase::PlugBack => "#8e6bbf",
-        Phase::Copy | Phase::CancelCopy => "#9db4c0",
+        Phase::Copy | Phase::CopyHeld | Phase::CancelCopy => "#9db4c0",
         Phase::SwitchOver => "#111111",
         Phase::AwaitLink | Phase::AwaitLinkBack => "#e8c547",
         Phase::Prepare

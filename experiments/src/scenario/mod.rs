@@ -5,6 +5,7 @@
 //!
 //! | module | promises about |
 //! |---|---|
+//! | [`convergence`] | gangs that dirty memory faster than it is copied |
 //! | [`crossing`] | live and held crossings, forth and back, slow links |
 //! | [`fault`] | cancel, foreign holders, killed ranks |
 //! | [`killed`] | daemons killed in mid-crossing |
@@ -12,6 +13,7 @@
 //! | [`soak`] | crossings without end |
 //! | [`refusal`] | orders that are refused before anything is touched |
 
+mod convergence;
 mod crossing;
 mod fault;
 mod faults;
@@ -79,6 +81,14 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_rank_that_only_computes_does_not_delay_the_crossing",
         run: crossing::computing,
+    },
+    Scenario {
+        name: "a_job_that_dirties_faster_than_it_is_copied_is_rolled_back_or_held_as_asked",
+        run: convergence::diverges,
+    },
+    Scenario {
+        name: "a_copy_may_be_compressed_and_its_vms_slowed_down",
+        run: convergence::compressed,
     },
     Scenario {
         name: "a_gang_whose_job_ended_on_fallback_starts_the_next_on_the_hca_it_comes_to",

@@ -7,7 +7,7 @@ use crate::config::{ByteSize, GangName, HcaName, HostName, VmName};
 use crate::operation::{CopyStatus, OperationId, Phase, Plan, Report, Request, Target};
 
 /// Version of the API; daemons of different versions do not work together.
-pub const API_VERSION: u32 = 1;
+pub const API_VERSION: u32 = 2;
 
 /// A host.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{ByteSize, GangName, HostName, VmName};
-use crate::operation::{Limits, Mode, OperationId, Target};
+use crate::operation::{Compress, IfNotConverging, Limits, Mode, OperationId, Target};
 
 const ABOUT: &str = "Moves running MPI jobs, with the VMs they run in, between hosts";
 
@@ -190,6 +190,17 @@ pub(super) struct Bounds {
     /// Bytes a second that one VM's copy may use, like 100MiB; no limit if not given
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<ByteSize>,
+    /// What to do if the VMs dirty their memory faster than it is copied. refuse: roll back.
+    /// hold: the job stands still for the rest of the copy. force: the VMs do
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub if_not_converging: IfNotConvergingName,
+    /// Percent by which VMs that dirty their memory too fast may be slowed down, step by step
+    #[arg(long, value_name = "PERCENT", default_value_t = Limits::default().throttle,
+          value_parser = clap::value_parser!(u8).range(0..=99))]
+    pub throttle: u8,
+    /// Compress what is copied. auto: if --bandwidth is below 48MiB
+    #[arg(long, value_enum, default_value = "auto")]
+    pub compress: CompressName,
     #[command(flatten)]
     pub switch: SwitchBounds,
 }
@@ -203,6 +214,9 @@ impl Bounds {
             switch_s: self.switch.switch_timeout,
             unplug_s: self.unplug_timeout,
             bandwidth: self.bandwidth.map_or(0, |size| size.0),
+            if_not_converging: self.if_not_converging.into(),
+            throttle: self.throttle,
+            compress: self.compress.into(),
         }
     }
 }
@@ -218,6 +232,40 @@ impl From<ModeName> for Mode {
         match name {
             ModeName::Live => Self::Live,
             ModeName::Hold => Self::Hold,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum IfNotConvergingName {
+    Refuse,
+    Hold,
+    Force,
+}
+
+impl From<IfNotConvergingName> for IfNotConverging {
+    fn from(name: IfNotConvergingName) -> Self {
+        match name {
+            IfNotConvergingName::Refuse => Self::Refuse,
+            IfNotConvergingName::Hold => Self::Hold,
+            IfNotConvergingName::Force => Self::Force,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum CompressName {
+    Auto,
+    Off,
+    Zstd,
+}
+
+impl From<CompressName> for Compress {
+    fn from(name: CompressName) -> Self {
+        match name {
+            CompressName::Auto => Self::Auto,
+            CompressName::Off => Self::Off,
+            CompressName::Zstd => Self::Zstd,
         }
     }
 }

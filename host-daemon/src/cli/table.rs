@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use crate::api::model::{OperationInfo, VmProgress};
 use crate::operation::Report;
+use crate::operation::convergence::Convergence;
+use crate::operation::effects::Streams;
 use crate::operation::report::Traffic;
 
 /// What `symvirt watch` redraws on a terminal.
@@ -37,9 +39,13 @@ fn vm_line(vm: &VmProgress) -> String {
     let copy = &vm.copy;
     let sent = copy.total.saturating_sub(copy.remaining);
     let tenths = (10 * sent).checked_div(copy.total).unwrap_or(0).min(10) as usize;
+    let slowed = match copy.throttle {
+        0 => String::new(),
+        percent => format!(", slowed by {percent} %"),
+    };
     let bar: String = "#".repeat(tenths) + &"-".repeat(10 - tenths);
     format!(
-        "{:<16} [{bar}] {:>9} sent, {:>9} left, dirties {:>9}/s, pass {}, {}",
+        "{:<16} [{bar}] {:>9} sent, {:>9} left, dirties {:>9}/s, pass {}, {}{slowed}",
         vm.vm.as_str(),
         bytes(copy.transferred),
         bytes(copy.remaining),
@@ -135,6 +141,9 @@ fn measured(report: &Report) -> String {
             ));
         }
     }
+    for line in report.convergence.iter().flat_map(converged) {
+        row(line);
+    }
     for switch in &report.switches {
         let to = switch
             .to
@@ -162,6 +171,42 @@ fn measured(report: &Report) -> String {
         row(format!("note: {note}"));
     }
     text
+}
+
+/// What was foreseen of the copy, and what came.
+fn converged(convergence: &Convergence) -> Vec<String> {
+    let seconds = |ms: Option<u64>| ms.map(|ms| format!("{:.1} s", ms as f64 / 1000.0));
+    let took = seconds(convergence.converged_ms).unwrap_or_else(|| "not".into());
+    let foreseen = match (
+        convergence.predicted_at_ms,
+        seconds(convergence.predicted_ms),
+    ) {
+        (None, _) => "not foreseen".to_owned(),
+        (at, Some(in_all)) => format!(
+            "foreseen {in_all}, after {}",
+            seconds(at).unwrap_or_default()
+        ),
+        (at, None) => format!("foreseen never, after {}", seconds(at).unwrap_or_default()),
+    };
+    let downtime = convergence
+        .predicted_downtime_ms
+        .map_or(String::new(), |ms| {
+            format!("; then {ms} ms were foreseen for the rest")
+        });
+    let how = match convergence.streams {
+        Streams::Plain => "",
+        Streams::Zstd => ", compressed",
+    };
+    let mut lines = vec![format!(
+        "copied       in {took}{how} ({foreseen}){downtime}"
+    )];
+    lines.extend(
+        convergence
+            .diverged
+            .iter()
+            .map(|why| format!("diverged     {why}")),
+    );
+    lines
 }
 
 fn traffic(traffic: &Traffic) -> String {

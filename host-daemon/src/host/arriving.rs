@@ -9,10 +9,11 @@ use tracing::info;
 
 use super::LocalHost;
 use super::machine::{Machine, Role};
+use super::streams::settings;
 use crate::api::error::chain;
 use crate::api::model::VmState;
 use crate::config::{GangName, VmName};
-use crate::operation::effects::{HostError, HostReply};
+use crate::operation::effects::{HostError, HostReply, Streams};
 use crate::operation::{Denial, OperationId, Target};
 use crate::vm::{Origin, credentials};
 
@@ -23,20 +24,13 @@ const HEARING: Duration = Duration::from_secs(30);
 /// For the VM to run after it was told to.
 const RESUMING: Duration = Duration::from_secs(10);
 
-/// How both sides migrate. The source adds its own.
-pub(super) fn settings() -> Settings {
-    Settings {
-        pause_before_switchover: true,
-        ..Settings::live()
-    }
-}
-
 impl LocalHost {
     /// Starts a QEMU that waits for the stream of an admitted VM.
     pub(super) async fn prepare(
         &self,
         operation: OperationId,
         vm: &VmName,
+        streams: Streams,
     ) -> Result<HostReply, HostError> {
         let reserved = self.claims().reserved.of(&operation).cloned();
         let reserved = reserved.unwrap_or_default();
@@ -76,7 +70,7 @@ impl LocalHost {
         let listening = match port {
             Some(_) => known,
             None => {
-                let mut settings = settings();
+                let mut settings = settings(streams);
                 let end = credentials::End::Server(&self.config.peers);
                 self.secure(&client, &machine, end, &mut settings).await?;
                 let listening = Incoming::listen(&client, &at, &settings).await;

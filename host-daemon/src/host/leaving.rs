@@ -10,8 +10,9 @@ use symvirt_qmp::{Client, commands};
 use tracing::info;
 
 use super::LocalHost;
-use super::arriving::{micros, settings};
+use super::arriving::micros;
 use super::machine::{Machine, Role};
+use super::streams::Source;
 use crate::api::error::chain;
 use crate::config::{HostName, VmName};
 use crate::operation::effects::{CopyStatus, Crossing, HostError, HostReply};
@@ -30,8 +31,7 @@ impl LocalHost {
         vm: &VmName,
         to: &HostName,
         uri: String,
-        downtime_ms: u64,
-        bandwidth: u64,
+        source: Source,
     ) -> Result<HostReply, HostError> {
         let machine = self.machine(vm)?;
         if machine.role() != Role::Own {
@@ -41,10 +41,7 @@ impl LocalHost {
             .client()
             .await
             .map_err(|error| self.failed(&error))?;
-        let mut settings = settings();
-        settings.await_stop = true;
-        settings.downtime_limit = Some(Duration::from_millis(downtime_ms));
-        settings.max_bandwidth = Some(bandwidth);
+        let mut settings = source.settings();
         let end = credentials::End::Client(to);
         self.secure(&client, &machine, end, &mut settings).await?;
         let started = Outgoing::start(&client, &Endpoint::Uri(uri), &settings, NUMBERS).await;
@@ -247,6 +244,9 @@ fn status(progress: &Progress) -> CopyStatus {
         bandwidth: progress.throughput,
         passes: progress.passes,
         expected_downtime_ms: progress.expected_downtime.map(millis),
+        // Truncation to whole percent is intended.
+        ratio_percent: (progress.ratio * 100.0) as u64,
+        throttle: progress.throttle,
     }
 }
 

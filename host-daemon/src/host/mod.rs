@@ -9,6 +9,7 @@
 //! | [`admission`] | whether VMs fit, before anything is changed |
 //! | [`arriving`] | what a destination does |
 //! | [`leaving`] | what a source does |
+//! | [`streams`] | how QEMU is told to migrate |
 //!
 //! Does not know about plans or phases: every [`HostCall`] stands for itself and can be repeated.
 
@@ -19,9 +20,11 @@ mod leaving;
 mod lifecycle;
 mod machine;
 mod reservations;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -122,7 +125,11 @@ impl LocalHost {
     async fn answer(&self, call: HostCall) -> Result<HostReply, HostError> {
         match call {
             HostCall::Admit { operation, vms } => self.admit(operation, vms).await,
-            HostCall::Prepare { operation, vm } => self.prepare(operation, &vm).await,
+            HostCall::Prepare {
+                operation,
+                vm,
+                streams,
+            } => self.prepare(operation, &vm, streams).await,
             HostCall::StillWaits { operation, vm } => self.still_waits(&operation, &vm).await,
             HostCall::Discard { operation, vm } => self.discard(&operation, &vm).await,
             HostCall::Release { operation } => {
@@ -149,7 +156,17 @@ impl LocalHost {
                 uri,
                 downtime_ms,
                 bandwidth,
-            } => self.start_copy(&vm, &to, uri, downtime_ms, bandwidth).await,
+                streams,
+                throttle,
+            } => {
+                let source = streams::Source {
+                    downtime: Duration::from_millis(downtime_ms),
+                    bandwidth,
+                    streams,
+                    throttle,
+                };
+                self.start_copy(&vm, &to, uri, source).await
+            }
             HostCall::CopyStatus { vm } => self.copy_status(&vm),
             HostCall::Pace { vm, bandwidth } => self.pace(&vm, bandwidth).await,
             HostCall::Stop { vm } => self.stop_for_crossing(&vm).await,

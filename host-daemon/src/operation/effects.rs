@@ -33,6 +33,9 @@ pub enum HostCall {
         operation: OperationId,
         /// Which.
         vm: VmName,
+        /// How the stream comes.
+        #[serde(default)]
+        streams: Streams,
     },
     /// Destination: the last check before the point of no return; refused if the QEMU does not
     /// wait any more.
@@ -100,6 +103,12 @@ pub enum HostCall {
         downtime_ms: u64,
         /// Bytes per second; 0 for no limit.
         bandwidth: u64,
+        /// How the stream goes; as the destination was told.
+        #[serde(default)]
+        streams: Streams,
+        /// How far the VM may be slowed down if it dirties its memory too fast, in percent.
+        #[serde(default)]
+        throttle: u8,
     },
     /// Source: how far the copy is.
     CopyStatus {
@@ -213,6 +222,17 @@ pub enum HostReply {
     },
 }
 
+/// How the stream of a copy goes. Both ends must be told the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Streams {
+    /// Over one connection, as it is.
+    #[default]
+    Plain,
+    /// Over several, compressed by zstd.
+    Zstd,
+}
+
 /// How far a copy is.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct CopyStatus {
@@ -232,8 +252,27 @@ pub struct CopyStatus {
     pub bandwidth: u64,
     /// Passes over the memory.
     pub passes: u64,
-    /// What the downtime would be now, in milliseconds.
+    /// What the downtime would be now, in milliseconds, if nothing were compressed.
     pub expected_downtime_ms: Option<u64>,
+    /// Bytes of memory that went over in each hundred bytes sent; 0 counts as 100.
+    #[serde(default)]
+    pub ratio_percent: u64,
+    /// How far the VM is slowed down, in percent.
+    #[serde(default)]
+    pub throttle: u8,
+}
+
+impl CopyStatus {
+    /// An amount of memory, or a time that QEMU expects for it without counting on compression, as
+    /// it is compressed.
+    pub fn compressed(&self, amount: u64) -> u64 {
+        amount.saturating_mul(100) / self.ratio_percent.max(100)
+    }
+
+    /// How long memory takes to be sent at a number of bytes sent per second, in milliseconds.
+    pub fn sending_ms(&self, memory: u64, bandwidth: u64) -> u64 {
+        self.compressed(memory).saturating_mul(1000) / bandwidth.max(1)
+    }
 }
 
 /// What became of a VM that was let cross.

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`plan`] | what is asked for and what was decided |
 //! | [`denial`] | why it is refused |
+//! | [`convergence`] | whether a gang converges, when, and what if it does not |
 //! | [`phase`] | its phases |
 //! | [`state`] | the pure state machine |
 //! | [`journal`] | records on disk, and their replay |
@@ -21,6 +22,7 @@
 //! | [`effects`] | the traits that stand for hosts, guests and the clock |
 //! | [`report`] | what was measured |
 
+pub mod convergence;
 pub mod denial;
 pub mod driver;
 pub mod effects;
@@ -40,7 +42,9 @@ pub use denial::Denial;
 pub use effects::CopyStatus;
 pub use engine::Engine;
 pub use phase::Phase;
-pub use plan::{Limits, Mode, OperationId, Plan, Request, Target, VmPlan};
+pub use plan::{
+    Compress, IfNotConverging, Limits, Mode, OperationId, Plan, Request, Target, VmPlan,
+};
 pub use report::Report;
 pub use state::{Event, State};
 pub use validate::Denied;

@@ -20,6 +20,10 @@ pub enum Phase {
     Unplug,
     /// Copy all VMs, until every one is ready to switch over and stands before it.
     Copy,
+    /// Hold the job while its VMs are copied: they dirty memory faster than it is copied.
+    HoldLate,
+    /// Copy on, while the job is held.
+    CopyHeld,
     /// Let every VM cross. The point of no return.
     SwitchOver,
     /// Plug HCAs at the destination.
@@ -92,6 +96,8 @@ impl Phase {
                 | Self::CheckHolders
                 | Self::Unplug
                 | Self::Copy
+                | Self::HoldLate
+                | Self::CopyHeld
         )
     }
 }
@@ -106,6 +112,8 @@ impl std::fmt::Display for Phase {
             Self::CheckHolders => "check-holders",
             Self::Unplug => "unplug",
             Self::Copy => "copy",
+            Self::HoldLate => "hold-late",
+            Self::CopyHeld => "copy-held",
             Self::SwitchOver => "switch-over",
             Self::Plug => "plug",
             Self::AwaitLink => "await-link",

@@ -180,6 +180,32 @@ impl fmt::Display for Request {
     }
 }
 
+/// What is done with a gang that dirties its memory faster than it is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IfNotConverging {
+    /// The operation is rolled back, and says why.
+    #[default]
+    Refuse,
+    /// The job is held for the rest of the copy, as in [`Mode::Hold`].
+    Hold,
+    /// The VMs stand still for as long as the rest takes.
+    Force,
+}
+
+/// Whether what is copied is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compress {
+    /// If the bandwidth is known to be so low that it pays.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// By zstd.
+    Zstd,
+}
+
 /// Bounds of an operation. No wait in it is without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -196,6 +222,12 @@ pub struct Limits {
     pub unplug_s: u64,
     /// Migration bandwidth of one VM in bytes per second; 0 for no limit.
     pub bandwidth: u64,
+    /// What is done if the gang does not converge.
+    pub if_not_converging: IfNotConverging,
+    /// How far QEMU may slow down a VM that dirties its memory too fast, in percent; 0: not at all.
+    pub throttle: u8,
+    /// Whether what is copied is compressed.
+    pub compress: Compress,
 }
 
 impl Default for Limits {
@@ -207,6 +239,9 @@ impl Default for Limits {
             switch_s: 120,
             unplug_s: 60,
             bandwidth: 0,
+            if_not_converging: IfNotConverging::Refuse,
+            throttle: 0,
+            compress: Compress::Auto,
         }
     }
 }

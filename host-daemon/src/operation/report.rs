@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use symvirt_protocol::rank::Stall;
 
+use super::convergence::Convergence;
 use super::phase::Phase;
 use super::plan::Target;
 use crate::config::{HostName, VmName};
@@ -18,6 +19,8 @@ pub struct Report {
     pub phases: Vec<PhaseTime>,
     /// The VMs.
     pub vms: Vec<VmReport>,
+    /// How the copies converged, if there were any.
+    pub convergence: Option<Convergence>,
     /// The switches of transports.
     pub switches: Vec<SwitchReport>,
     /// What the gang communicates over at the end, if it has ranks.

@@ -18,10 +18,13 @@
 //!                                      point of no return ──╝
 //! ```
 //!
+//!  Copy ──does not converge──► HoldLate ► CopyHeld ══► SwitchOver   (if the request allows it;
+//!     both fail to CancelCopy. The job is held from then on, as if it had been before the copy)
+//!
 //! Phases that a plan does not need are passed over (no HCA: nothing to leave, unplug or plug).
 //! Entering `SwitchOver` is the point of no return: from there on no state of the left side is
-//! reachable. If the daemon ends in a phase, the next one begins that phase again. A cancel is noted at once and acted on when the running phase has said how it ended,
-//! because a switch of transports that has passed its own point of no return does complete. If such
+//! reachable. If the daemon ends in a phase, the next one begins that phase again. A cancel is
+//! noted at once and acted on when the running phase has said how it ended, because a switch of transports that has passed its own point of no return does complete. If such
 //! a switch breaks (a rank dies), the others have changed over: going back, they are taken back.
 //!
 //! Nothing here knows how a phase is carried out; see [`super::phases`].
@@ -59,6 +62,12 @@ pub enum Event {
         stayed: Vec<(VmName, String)>,
         /// VMs of which it is not known where they run, and what to do.
         unknown: Vec<(VmName, String)>,
+    },
+    /// The end of [`Phase::Copy`], if the VMs dirty their memory faster than it is copied, and the
+    /// job is to be held for that.
+    Diverges {
+        /// How fast.
+        reason: String,
     },
     /// Somebody wants the operation undone.
     CancelRequested,
@@ -128,6 +137,16 @@ impl State {
                 .any(|others| others.contains(vm))
     }
 
+    /// Whether the job stands still, or will, until its VMs have crossed.
+    pub fn holds(&self, plan: &Plan) -> bool {
+        plan.holds() || self.done.contains(&Phase::HoldLate)
+    }
+
+    /// Whether the job was held, and has to be given transports.
+    fn was_held(&self) -> bool {
+        self.done.contains(&Phase::Hold) || self.done.contains(&Phase::HoldLate)
+    }
+
     /// All reasons in one line.
     pub fn reason(&self) -> Option<String> {
         (!self.reasons.is_empty()).then(|| self.reasons.join("; then: "))
@@ -152,6 +171,20 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
                 .push(format!("{vm} is lost, and the job with it: {why}"));
             state.stuck = true;
             state.lost.insert(vm);
+            state
+        }
+        Event::Diverges { reason } => {
+            state.phase = if state.phase != Phase::Copy {
+                state.phase
+            } else if state.cancelled {
+                state.reasons.push("cancelled".into());
+                roll_back(plan, &mut state)
+            } else if plan.ranks && !plan.holds() {
+                Phase::HoldLate
+            } else {
+                state.reasons.push(format!("{}: {reason}", state.phase));
+                roll_back(plan, &mut state)
+            };
             state
         }
         Event::Completed => {
@@ -188,7 +221,7 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
             state.unknown.extend(unknown.into_iter().map(|(vm, _)| vm));
             state.done.insert(state.phase);
             state.phase = match state.phase {
-                Phase::SwitchOver if plan.holds() => Phase::RebuildFallback,
+                Phase::SwitchOver if state.holds(plan) => Phase::RebuildFallback,
                 Phase::SwitchOver => Phase::CleanUp,
                 other => other,
             };
@@ -214,12 +247,13 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         Phase::Hold => Phase::Copy,
         Phase::CheckHolders => Phase::Unplug,
         Phase::Unplug => Phase::Copy,
-        Phase::Copy => Phase::SwitchOver,
+        Phase::HoldLate => Phase::CopyHeld,
+        Phase::Copy | Phase::CopyHeld => Phase::SwitchOver,
         Phase::SwitchOver if plan.plugs() => Phase::Plug,
-        Phase::SwitchOver if plan.holds() => Phase::Rebuild,
+        Phase::SwitchOver if state.holds(plan) => Phase::Rebuild,
         Phase::SwitchOver => Phase::CleanUp,
         Phase::Plug => Phase::AwaitLink,
-        Phase::AwaitLink if plan.holds() => Phase::Rebuild,
+        Phase::AwaitLink if state.holds(plan) => Phase::Rebuild,
         Phase::AwaitLink if plan.takes_hca() => Phase::TakeHca,
         Phase::AwaitLink | Phase::TakeHca => Phase::CleanUp,
         Phase::Rebuild | Phase::RebuildFallback => rebuilt(plan, state),
@@ -239,9 +273,13 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
     match state.phase {
         // A switch of transports fails without effect.
         Phase::Switch => ended(state, Phase::RolledBack),
-        Phase::Prepare | Phase::LeaveHca | Phase::Hold | Phase::CheckHolders | Phase::Copy => {
-            roll_back(plan, state)
-        }
+        Phase::Prepare
+        | Phase::LeaveHca
+        | Phase::Hold
+        | Phase::CheckHolders
+        | Phase::Copy
+        | Phase::HoldLate
+        | Phase::CopyHeld => roll_back(plan, state),
         Phase::Unplug => {
             // Some may be unplugged; plugging what is plugged does nothing.
             state.done.insert(Phase::Unplug);
@@ -253,7 +291,7 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
         }
         Phase::Plug | Phase::AwaitLink => {
             state.lesser = true;
-            if plan.holds() {
+            if state.holds(plan) {
                 Phase::RebuildFallback
             } else {
                 Phase::CleanUp
@@ -284,7 +322,7 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
         Phase::Discard => restore_transport(state),
         Phase::PlugBack | Phase::AwaitLinkBack => {
             state.lesser = true;
-            if state.done.contains(&Phase::Hold) {
+            if state.was_held() {
                 Phase::RebuildBackFallback
             } else {
                 ended(state, Phase::RolledBack)
@@ -309,7 +347,7 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
 /// The phase has done what it is for, to those who are left.
 fn after_break(plan: &Plan, state: &mut State) -> Phase {
     match state.phase {
-        Phase::LeaveHca | Phase::Hold => roll_back(plan, state),
+        Phase::LeaveHca | Phase::Hold | Phase::HoldLate => roll_back(plan, state),
         Phase::TakeHca => {
             state.lesser = true;
             Phase::CleanUp
@@ -326,6 +364,7 @@ fn after_break(plan: &Plan, state: &mut State) -> Phase {
         | Phase::CheckHolders
         | Phase::Unplug
         | Phase::Copy
+        | Phase::CopyHeld
         | Phase::SwitchOver
         | Phase::Plug
         | Phase::AwaitLink
@@ -350,7 +389,7 @@ fn rebuilt(plan: &Plan, state: &State) -> Phase {
 fn roll_back(plan: &Plan, state: &mut State) -> Phase {
     if plan.is_in_place() {
         restore_transport(state)
-    } else if state.phase == Phase::Copy {
+    } else if matches!(state.phase, Phase::Copy | Phase::HoldLate | Phase::CopyHeld) {
         Phase::CancelCopy
     } else {
         Phase::Discard
@@ -358,7 +397,7 @@ fn roll_back(plan: &Plan, state: &mut State) -> Phase {
 }
 
 fn restore_transport(state: &mut State) -> Phase {
-    if state.done.contains(&Phase::Hold) {
+    if state.was_held() {
         Phase::RebuildBack
     } else if state.done.contains(&Phase::LeaveHca) {
         Phase::TakeBack

@@ -58,6 +58,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Interrupted),
         1 => Just(Event::Lost { vm: "vm1".parse().unwrap(), why: "it broke".into() }),
         2 => any::<bool>().prop_map(|settled| Event::Broke { reason: "it broke".into(), settled }),
+        1 => Just(Event::Diverges { reason: "it dirties too much".into() }),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(stayed, unknown)| {
             let some = |wanted: bool| {
                 wanted.then(|| ("vm1".parse().unwrap(), "it broke".to_owned())).into_iter().collect()
@@ -74,6 +75,7 @@ fn switches(phase: Phase) -> bool {
         Phase::Switch
             | Phase::LeaveHca
             | Phase::Hold
+            | Phase::HoldLate
             | Phase::TakeHca
             | Phase::Rebuild
             | Phase::RebuildFallback
@@ -97,6 +99,7 @@ fn walk(plan: &Plan, events: &[Event]) -> Vec<State> {
 fn walk_on(plan: &Plan, state: State, event: &Event) -> State {
     let event = match event {
         Event::Split { .. } if state.phase != Phase::SwitchOver => &Event::Completed,
+        Event::Diverges { .. } if state.phase != Phase::Copy => &Event::Completed,
         Event::Broke { .. } if !switches(state.phase) => &Event::Completed,
         event => event,
     };

@@ -2,6 +2,7 @@
 //! and the phases are the real ones; hosts, guests and the journal's disk are not.
 #![allow(clippy::unwrap_used)] // A test that fails may panic.
 
+mod convergence;
 mod crashes;
 mod crossings;
 mod schedules;

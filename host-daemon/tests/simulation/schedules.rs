@@ -1,6 +1,8 @@
 //! Several faults at random moments of one operation. A seed makes a schedule; the one that failed is
 //! printed and can be run again: `SYMVIRT_SEED=… cargo test -p symvirt-host --test simulation seed`.
 
+use symvirt_host::operation::IfNotConverging;
+
 use super::simulated::{Crash, Fault, Faults, Moment, Setting, Side, check, run};
 
 /// Schedules that every run makes, and as many that no run has made before.
@@ -37,7 +39,7 @@ impl Draw {
 
     fn fault(&mut self, effects: usize, records: usize) -> Fault {
         let n = 1 + self.below(effects);
-        match self.below(10) {
+        match self.below(11) {
             0 => Fault::Refused(n),
             1 => Fault::AnswerLost(n),
             2 => Fault::Away(n, 1 + self.below(60)),
@@ -53,6 +55,13 @@ impl Draw {
                 };
                 Fault::Dies(n, side, self.below(2))
             }
+            8 => Fault::Dirties(
+                [
+                    IfNotConverging::Refuse,
+                    IfNotConverging::Hold,
+                    IfNotConverging::Force,
+                ][self.below(3)],
+            ),
             _ => Fault::Crashes(Crash {
                 at: self.moment(effects, records),
                 forward: self.coin(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   iterate while all run, at the pace of the slowest ◄───────── let them run, ──┐
-//!        │ every VM fits the downtime, and nobody is slowed        begin anew    │
+//!        │ every VM fits the downtime, and nobody is slowed,       begin anew    │
+//!        │ or never will, and is to be forced                                    │
 //!        ▼                                                                       │
 //!   stop all in the same instant ─► the rest goes over ─► all in `pre-switchover`, or not in time
 //!                                                                │ all
@@ -15,6 +16,7 @@
 //! any more then, so what is left is bounded by what was left at the last look. QEMU lets nobody
 //! leave `pre-switchover` but by a cancel, so VMs that got there in vain are copied anew.
 
+mod converge;
 mod pace;
 
 use std::collections::BTreeMap;
@@ -23,11 +25,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use self::pace::{Pace, fits};
-use super::{Crew, Outcome};
+use self::converge::{Converged, too_slow};
+use self::pace::Pace;
+use super::{Crew, Outcome, Trouble};
 use crate::api::error::chain;
 use crate::config::VmName;
+use crate::operation::convergence::streams;
 use crate::operation::effects::{CopyStatus, HostCall, HostReply};
+use crate::operation::phase::Phase;
 use crate::operation::plan::VmPlan;
 
 /// Interval of looking while everything iterates.
@@ -46,56 +51,38 @@ pub(super) const READY: &str = "pre-switchover";
 type Copies = Vec<(VmName, CopyStatus)>;
 
 impl Crew {
-    pub(super) async fn copy(&self) -> Outcome {
+    pub(super) async fn copy(&self, phase: Phase) -> Result<(), Trouble> {
         let limits = *self.plan.limits();
-        self.begin_copies().await?;
+        self.begin_copies(phase).await?;
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = Pace::new(limits.bandwidth);
         for _ in 0..IN_VAIN {
-            self.converge(&mut pace, deadline).await?;
+            let patience = match self.converge(&mut pace, deadline).await? {
+                Converged::Fits => patience,
+                Converged::Forced(rest) => {
+                    self.note(format!(
+                        "the VMs were stopped with more left than fits the downtime, {:.1} s by \
+                         what was seen",
+                        rest.as_secs_f64()
+                    ));
+                    patience.max(rest * PATIENCE)
+                }
+            };
             self.stop_together().await?;
             let copies = self.drain(patience).await?;
             if copies.iter().all(|(_, copy)| copy.state == READY) {
-                return self.last_check().await;
+                return Ok(self.last_check().await?);
             }
             self.begin_anew(&copies).await?;
             pace = Pace::new(limits.bandwidth);
         }
-        Err(too_slow(
-            &self.look().await?,
-            &pace,
-            limits.downtime_ms,
-            patience,
-        ))
-    }
-
-    /// Returns when every VM fits the downtime, and goes at full pace.
-    async fn converge(&self, pace: &mut Pace, deadline: Instant) -> Outcome {
-        let limits = *self.plan.limits();
-        self.doing("copying while the VMs run");
-        loop {
-            let copies = self.look().await?;
-            self.still_worth_it()?;
-            let fit = |(_, copy): &(VmName, CopyStatus)| fits(copy, pace, limits.downtime_ms);
-            if copies.iter().all(fit) {
-                let slowed = pace.all_off();
-                if !slowed.is_empty() {
-                    // QEMU keeps to a bandwidth over a tenth of a second. Longer than that nobody
-                    // is left at full pace: QEMU then does little but look for dirty pages.
-                    self.set_pace(&slowed).await?;
-                    sleep(LOOK).await;
-                }
-                return Ok(());
-            }
-            let changes = pace.look(&copies, limits.downtime_ms);
-            self.set_pace(&changes).await?;
-            if Instant::now() >= deadline {
-                let limit = limits.converge();
-                return Err(too_slow(&copies, pace, limits.downtime_ms, limit));
-            }
-            sleep(LOOK).await;
-        }
+        let within = format!("within {:.1} s", patience.as_secs_f64());
+        let copies = self.look().await?;
+        let why = too_slow(&copies, &pace, limits.downtime_ms, &within);
+        Err(Trouble::Failed(format!(
+            "{why}; allow a longer --downtime, or use --mode hold"
+        )))
     }
 
     async fn stop_together(&self) -> Outcome {
@@ -153,7 +140,7 @@ impl Crew {
     /// A job that lost a rank while it was held is lost as a whole, and its launcher can end it
     /// only where it is: the copy is not worth going on.
     fn died_held(&self) -> Option<String> {
-        let rank = self.guests.died_held().filter(|_| self.plan.holds())?;
+        let rank = self.guests.died_held().filter(|_| self.holds())?;
         Some(format!("{rank} died while the job was held"))
     }
 
@@ -187,10 +174,13 @@ impl Crew {
                 uri: uris[&vm.vm].clone(),
                 downtime_ms: limits.downtime_ms,
                 bandwidth: limits.bandwidth,
+                streams: streams(limits),
+                throttle: limits.throttle,
             }
         })
-        .await
-        .map(|_| ())
+        .await?;
+        self.measured().copying = true;
+        Ok(())
     }
 
     async fn look(&self) -> Result<Copies, String> {
@@ -256,24 +246,4 @@ impl Crew {
             )
         })
     }
-}
-
-fn too_slow(copies: &Copies, pace: &Pace, downtime_ms: u64, limit: Duration) -> String {
-    let slow: Vec<_> = copies
-        .iter()
-        .filter(|(_, copy)| copy.state != READY)
-        .map(|(vm, copy)| {
-            format!(
-                "{vm} dirties {:.1} MB/s and is copied at {:.1} MB/s",
-                copy.dirty_rate as f64 / 1e6,
-                pace.nominal(copy) as f64 / 1e6
-            )
-        })
-        .collect();
-    format!(
-        "the gang did not converge to a downtime of {downtime_ms} ms within {:.1} s: {}; allow a \
-         longer --downtime, or use --mode hold",
-        limit.as_secs_f64(),
-        slow.join(", ")
-    )
 }

@@ -66,7 +66,7 @@ impl Crew {
         let Some(at) = self.measured().settles_at.take() else {
             return;
         };
-        if !self.plan.holds() {
+        if !self.holds() {
             self.doing("the job finds its feet at the destination");
             tokio::time::sleep_until(at).await;
         }

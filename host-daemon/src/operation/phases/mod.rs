@@ -3,9 +3,9 @@
 //! | module | phases |
 //! |---|---|
 //! | [`prepare`] | Prepare, Discard, CleanUp |
-//! | [`transport`] | Switch, LeaveHca, Hold, TakeHca, Rebuild and their ways back |
+//! | [`transport`] | Switch, LeaveHca, Hold, HoldLate, TakeHca, Rebuild and their ways back |
 //! | [`devices`] | CheckHolders, Unplug, Plug, AwaitLink and their ways back |
-//! | [`copy`] | Copy, CancelCopy |
+//! | [`copy`] | Copy, CopyHeld, CancelCopy |
 //! | [`crossing`] | SwitchOver |
 //!
 //! [`vms`] asks hosts about many VMs at a time, [`resume`] takes up what an earlier daemon began,
@@ -102,6 +102,10 @@ struct Measured {
     pub report: Report,
     /// Where the stream of each VM goes.
     pub uris: BTreeMap<VmName, String>,
+    /// Copies are under way, or may be, that this daemon has begun.
+    copying: bool,
+    /// When the first copy began.
+    copy_began: Option<Instant>,
     /// When each VM stopped for its switchover, by its host's clock.
     pub stopped_at_us: BTreeMap<VmName, u64>,
     /// The operation was begun by an earlier daemon, and the gang was not heard since.
@@ -128,6 +132,8 @@ enum Trouble {
     Failed(String),
     /// It had its effect on the ranks that are left.
     Broke { reason: String, settled: bool },
+    /// The VMs dirty their memory faster than it is copied, and the job is to be held.
+    Diverges { reason: String },
 }
 
 impl From<String> for Trouble {
@@ -152,6 +158,11 @@ impl Crew {
     /// Adds a note to the report.
     pub fn note(&self, note: impl Into<String>) {
         self.measured().report.notes.push(note.into());
+    }
+
+    /// Whether the job stands still until its VMs have crossed.
+    fn holds(&self) -> bool {
+        self.shown.borrow().state.holds(&self.plan)
     }
 
     fn destination_name(&self) -> Option<&HostName> {
@@ -206,10 +217,10 @@ impl Crew {
             Phase::Switch => self.switch_in_place().await?,
             Phase::Prepare => self.prepare().await?,
             Phase::LeaveHca => self.switch(phase, Target::Fallback).await?,
-            Phase::Hold => self.hold().await?,
+            Phase::Hold | Phase::HoldLate => self.hold(phase).await?,
             Phase::CheckHolders => self.check_holders().await?,
             Phase::Unplug => self.unplug().await?,
-            Phase::Copy => self.copy().await?,
+            Phase::Copy | Phase::CopyHeld => self.copy(phase).await?,
             // Handled by the caller: its outcome is more than good or bad.
             Phase::SwitchOver => {}
             Phase::Plug => self.plug().await?,
@@ -254,7 +265,7 @@ impl Performer for Crew {
                 done = self.run(phase) => done,
                 () = self.watch(phase) => Ok(()),
             };
-            if phase != Phase::Copy {
+            if !matches!(phase, Phase::Copy | Phase::CopyHeld) {
                 // Also before the last phase ends: nobody may ask for these VMs again.
                 self.look_for_lost().await;
             }
@@ -262,12 +273,14 @@ impl Performer for Crew {
                 Ok(()) => Event::Completed,
                 Err(Trouble::Failed(reason)) => Event::Failed { reason },
                 Err(Trouble::Broke { reason, settled }) => Event::Broke { reason, settled },
+                Err(Trouble::Diverges { reason }) => Event::Diverges { reason },
             }
         })
     }
 
     fn interrupt(&self, phase: Phase) {
-        if matches!(phase, Phase::Switch | Phase::LeaveHca | Phase::Hold) {
+        let switches = [Phase::Switch, Phase::LeaveHca, Phase::Hold, Phase::HoldLate];
+        if switches.contains(&phase) {
             self.guests.abort();
         }
     }

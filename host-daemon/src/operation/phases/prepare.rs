@@ -2,6 +2,7 @@
 
 use super::{Crew, Outcome};
 use crate::api::error::chain;
+use crate::operation::convergence::streams;
 use crate::operation::effects::{HandOver, HostCall, HostReply};
 use crate::operation::plan::VmPlan;
 use crate::operation::report::VmReport;
@@ -28,11 +29,13 @@ impl Crew {
     /// Starts the destination's QEMUs and remembers where they wait.
     pub(super) async fn wait_at_destination(&self) -> Outcome {
         let operation = &self.plan.id;
+        let streams = streams(self.plan.limits());
         let replies = self
             .each(&self.destination, self.plan.vms.iter(), |vm| {
                 HostCall::Prepare {
                     operation: operation.clone(),
                     vm: vm.vm.clone(),
+                    streams,
                 }
             })
             .await?;

@@ -40,7 +40,7 @@ impl Crew {
     pub(super) async fn meet(&self, phase: Phase) {
         let vms_may_stand = matches!(
             phase,
-            Phase::Copy | Phase::SwitchOver | Phase::CancelCopy | Phase::Discard
+            Phase::Copy | Phase::CopyHeld | Phase::SwitchOver | Phase::CancelCopy | Phase::Discard
         );
         if self.measured().unmet && !vms_may_stand {
             self.hear().await;
@@ -61,13 +61,22 @@ impl Crew {
         }
     }
 
-    /// Begins to copy; after a restart, once the VMs run that may have been stopped.
-    pub(super) async fn begin_copies(&self) -> Outcome {
-        if !self.measured().unmet {
+    /// Begins to copy, or goes on; after a restart, once the VMs run that may have been stopped.
+    pub(super) async fn begin_copies(&self, phase: Phase) -> Outcome {
+        let (copying, unmet) = {
+            let measured = self.measured();
+            (measured.copying, measured.unmet)
+        };
+        if phase == Phase::CopyHeld && copying {
+            return Ok(());
+        }
+        if phase == Phase::Copy && !unmet {
             return self.start_copies().await;
         }
         self.copy_anew().await?;
-        self.hear().await;
+        if unmet {
+            self.hear().await;
+        }
         Ok(())
     }
 
@@ -79,7 +88,13 @@ impl Crew {
     /// The journal cannot be written, so the operation stands. No VM is to stand with it: the next
     /// daemon copies anew. One that has crossed refuses.
     pub async fn stand_down(&self, phase: Phase) {
-        if !matches!(phase, Phase::Copy | Phase::SwitchOver) {
+        let copies = [
+            Phase::Copy,
+            Phase::HoldLate,
+            Phase::CopyHeld,
+            Phase::SwitchOver,
+        ];
+        if !copies.contains(&phase) {
             return;
         }
         let cancel = |vm: &VmPlan| HostCall::CancelCopy { vm: vm.vm.clone() };

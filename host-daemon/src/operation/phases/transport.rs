@@ -28,7 +28,7 @@ impl Crew {
         self.count(phase, Some(to), began, switched)
     }
 
-    pub(super) async fn hold(&self) -> Result<(), Trouble> {
+    pub(super) async fn hold(&self, phase: Phase) -> Result<(), Trouble> {
         self.doing("the job's ranks drain, stop and let go of their transports");
         let began = Instant::now();
         if self.take_met().is_some_and(|met| met.held) {
@@ -36,7 +36,7 @@ impl Crew {
             return Ok(());
         }
         let held = self.guests.hold(self.plan.limits().switch()).await;
-        self.count(Phase::Hold, None, began, held)
+        self.count(phase, None, began, held)
     }
 
     pub(super) async fn rebuild(&self, phase: Phase, to: Target) -> Result<(), Trouble> {
@@ -103,7 +103,9 @@ fn trouble(phase: Phase, failure: &SwitchFailure) -> Trouble {
     };
     let settled = match left {
         Left::Before => return Trouble::Failed(reason),
-        Left::Held if phase != Phase::Hold => return Trouble::Failed(reason),
+        Left::Held if !matches!(phase, Phase::Hold | Phase::HoldLate) => {
+            return Trouble::Failed(reason);
+        }
         Left::Held | Left::After => true,
         Left::Unknown => false,
     };

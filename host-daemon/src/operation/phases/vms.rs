@@ -84,7 +84,10 @@ impl Crew {
 
     /// Looks for QEMUs that end while a phase goes on that would not notice. Never returns.
     pub(super) async fn watch(&self, phase: Phase) {
-        if matches!(phase, Phase::Prepare | Phase::Copy | Phase::SwitchOver) {
+        if matches!(
+            phase,
+            Phase::Prepare | Phase::Copy | Phase::CopyHeld | Phase::SwitchOver
+        ) {
             // They see it themselves, or one that crosses may end.
             std::future::pending::<()>().await;
         }

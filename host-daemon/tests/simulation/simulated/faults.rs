@@ -1,5 +1,7 @@
 //! What goes wrong in a simulated operation, and when.
 
+use symvirt_host::operation::IfNotConverging;
+
 /// At which of two hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {
@@ -47,6 +49,9 @@ pub enum Fault {
     DiesHeld,
     /// The second VM does not send its rest in time the first n times that it is stopped.
     Lingers(usize),
+    /// The second VM dirties its memory faster than it is copied, while its job runs; and what was
+    /// asked for in that case.
+    Dirties(IfNotConverging),
     /// The nth effect, if it is a switch of transports, breaks when the others have changed over.
     Breaks(usize),
     /// The coordinating daemon is killed and started again.
@@ -84,6 +89,14 @@ impl Faults {
     pub fn lingers(&self) -> Option<usize> {
         self.0.iter().find_map(|fault| match fault {
             Fault::Lingers(times) => Some(*times),
+            _ => None,
+        })
+    }
+
+    /// What was asked for in the case that a VM dirties its memory too fast.
+    pub fn dirties(&self) -> Option<IfNotConverging> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::Dirties(asked) => Some(*asked),
             _ => None,
         })
     }

@@ -9,7 +9,7 @@ use symvirt_host::operation::effects::{
 };
 
 use super::faults::Verdict;
-use super::world::{Destination, Source, Vm, World};
+use super::world::{Destination, Job, Source, Vm, World};
 
 pub struct SimulatedHost {
     name: HostName,
@@ -176,9 +176,11 @@ impl SimulatedHost {
                 vm.source = Source::Copying(100, false);
                 Ok(HostReply::Done)
             }
-            HostCall::CopyStatus { vm } => Ok(HostReply::Copy {
-                status: look(known(world, &vm)),
-            }),
+            HostCall::CopyStatus { vm } => {
+                let held = world.job == Job::Held;
+                let status = look(known(world, &vm), held);
+                Ok(HostReply::Copy { status })
+            }
             HostCall::Stop { vm } => {
                 let vm = known(world, &vm);
                 match vm.source {
@@ -284,11 +286,19 @@ fn known<'w>(world: &'w mut World, vm: &VmName) -> &'w mut Vm {
     world.vms.get_mut(vm).expect("a VM of the plan")
 }
 
-fn look(vm: &mut Vm) -> CopyStatus {
+/// Percent that a VM which dirties too much does not get below.
+const DIRTY: u32 = 40;
+/// Looks in one pass over the memory.
+const LOOKS_A_PASS: u64 = 20;
+
+fn look(vm: &mut Vm, held: bool) -> CopyStatus {
+    vm.looks += 1;
+    let dirties = vm.dirties && !held;
     let failed = !matches!(vm.destination, Destination::Waiting);
     if let (Source::Copying(left, stopped), false) = (vm.source, failed) {
         vm.source = match (left, stopped) {
             (0..=10, true) if vm.lingers == 0 => Source::Ready,
+            (DIRTY.., false) if dirties => Source::Copying((left / 2).max(DIRTY), false),
             _ => Source::Copying((left / 2).max(2), stopped),
         };
     }
@@ -308,7 +318,11 @@ fn look(vm: &mut Vm) -> CopyStatus {
         remaining: left << 20,
         transferred: (100 - left) << 20,
         bandwidth: 100 << 20,
-        passes: if left < 20 { 3 } else { 1 },
+        passes: match left < 20 {
+            true => 3,
+            false => 1 + vm.looks / LOOKS_A_PASS,
+        },
+        dirty_rate: if dirties { 100 << 20 } else { 0 },
         expected_downtime_ms: Some(if left < 10 { 10 } else { 5000 }),
         ..CopyStatus::default()
     }

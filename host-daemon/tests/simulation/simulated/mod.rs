@@ -135,8 +135,11 @@ pub struct Ended {
 /// Runs an operation in a world with faults, or with a cancel at a record of its journal. A daemon
 /// that ends is followed by another, which goes on as [`symvirt_host::operation::Engine`] does.
 pub async fn run(setting: Setting, faults: impl Into<Faults>, cancel_at: Option<usize>) -> Ended {
-    let plan = setting.plan();
     let faults = faults.into();
+    let mut plan = setting.plan();
+    if let (Some(asked), Request::Migrate { limits, .. }) = (faults.dirties(), &mut plan.request) {
+        limits.if_not_converging = asked;
+    }
     let world = Arc::new(Mutex::new(World::new(&plan, faults.clone())));
     let crashed = world.lock().unwrap().crashed.clone();
     let kept = Arc::new(Mutex::new(Kept {

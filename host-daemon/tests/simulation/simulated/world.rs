@@ -62,6 +62,10 @@ pub struct Vm {
     pub hca_at_destination: bool,
     /// How often it is stopped before it sends its rest in time.
     pub lingers: usize,
+    /// It dirties its memory faster than it is copied, while its job runs.
+    pub dirties: bool,
+    /// How often its copy was looked at.
+    pub looks: u64,
 }
 
 impl Vm {
@@ -110,6 +114,8 @@ impl World {
             hca_at_source: hca,
             hca_at_destination: false,
             lingers: 0,
+            dirties: false,
+            looks: 0,
         };
         let mut vms: BTreeMap<_, _> = plan
             .vms
@@ -118,6 +124,9 @@ impl World {
             .collect();
         if let (Some(times), Some(second)) = (faults.lingers(), vms.values_mut().nth(1)) {
             second.lingers = times;
+        }
+        if let (Some(_), Some(second)) = (faults.dirties(), vms.values_mut().nth(1)) {
+            second.dirties = true;
         }
         Self {
             vms,

@@ -59,7 +59,7 @@ impl Pace {
             } else {
                 copy.remaining
             };
-            bytes.saturating_mul(1000) / nominal(fastest, limit, copy)
+            copy.sending_ms(bytes, nominal(fastest, limit, copy))
         };
         let slowest = copies
             .iter()
@@ -71,8 +71,9 @@ impl Pace {
             let ahead =
                 copy.passes > 0 && slowest > NEAR_MS && left_ms(copy).saturating_mul(2) < slowest;
             if ahead || fits(copy, self, downtime_ms) {
-                let with_the_slowest = copy.remaining.saturating_mul(1000) / slowest.max(1);
-                let pace = with_the_slowest.max(copy.dirty_rate / 2).max(CRAWL);
+                let sent = |memory: u64| copy.compressed(memory);
+                let with_the_slowest = sent(copy.remaining).saturating_mul(1000) / slowest.max(1);
+                let pace = with_the_slowest.max(sent(copy.dirty_rate) / 2).max(CRAWL);
                 let now = self.slowed.get(vm).copied();
                 // Small corrections are not worth a command.
                 if now.is_none_or(|now| pace > now.saturating_mul(2) || pace < now / 2) {
@@ -93,6 +94,11 @@ impl Pace {
         slowed.map(|vm| (vm, limit)).collect()
     }
 
+    /// Whether the VM is slowed down.
+    pub fn slows(&self, vm: &VmName) -> bool {
+        self.slowed.contains_key(vm)
+    }
+
     fn is_slowed(&self, copy: &CopyStatus) -> bool {
         self.slowed
             .values()
@@ -108,11 +114,11 @@ fn nominal(fastest: u64, limit: u64, copy: &CopyStatus) -> u64 {
 /// Whether the rest of a VM could be sent within the downtime.
 pub(super) fn fits(copy: &CopyStatus, pace: &Pace, downtime_ms: u64) -> bool {
     // QEMU expects with the bandwidth it is allowed.
-    let rest_ms = copy.remaining.saturating_mul(1000) / pace.nominal(copy);
+    let rest_ms = copy.sending_ms(copy.remaining, pace.nominal(copy));
     let slowed = pace.is_slowed(copy) && copy.passes >= PASSES && rest_ms <= downtime_ms;
     let expected = copy
         .expected_downtime_ms
-        .is_some_and(|expected| expected <= downtime_ms);
+        .is_some_and(|expected| copy.compressed(expected) <= downtime_ms);
     slowed || copy.passes >= PASSES && expected
 }
 

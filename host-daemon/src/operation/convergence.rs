@@ -1,0 +1,166 @@
+//! Whether a gang converges, when it will have been copied, and what is done if it does not. Pure.
+//!
+//! ```text
+//!   left
+//!    │█▄                    each pass sends what was dirtied during the one before: what is left
+//!    │██▄▄                  shrinks by dirty rate / bandwidth, down to what fits the downtime
+//!    │█████▄▄▄▁▁ fits
+//!    └───────────► passes   it does not shrink any more: slow the VM down, if that is allowed;
+//!                           then hold the job, force the VMs, or go back, as was asked for
+//! ```
+//!
+//! There is no postcopy here. A VM that is copied after it has crossed runs at its destination
+//! before its source has completed: if either host or the link fails, each holds a part of it and
+//! nobody the whole, and nothing could keep the promise that every VM exists once after any fault.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::effects::{CopyStatus, Streams};
+use super::plan::{Compress, IfNotConverging, Limits};
+use crate::config::VmName;
+
+/// Bandwidths below which compressing pays, in bytes per second: zstd at its fastest level takes a
+/// small part of one processor for it.
+const PAYS: u64 = 48 << 20;
+/// Passes after which QEMU has measured how fast memory is dirtied.
+const MEASURED: u64 = 2;
+/// Passes that may bring nothing.
+const STAGNANT_PASSES: u64 = 3;
+/// For how long at least: short passes tell little.
+const STAGNANT: Duration = Duration::from_secs(10);
+/// Passes further than this are not predicted.
+const FORESEEN_PASSES: u32 = 1000;
+
+/// How the copies of an operation go over the link.
+pub fn streams(limits: &Limits) -> Streams {
+    let pays = (1..PAYS).contains(&limits.bandwidth);
+    match limits.compress {
+        Compress::Zstd => Streams::Zstd,
+        Compress::Auto if pays => Streams::Zstd,
+        Compress::Auto | Compress::Off => Streams::Plain,
+    }
+}
+
+/// What is done with a gang that does not converge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Course {
+    /// Roll back.
+    Refuse,
+    /// Hold the job, and copy on.
+    Hold,
+    /// Stop the VMs, and let them stand for as long as the rest takes.
+    Force,
+}
+
+/// What is done, and why it is that, if it is not what was asked for.
+pub fn course(asked: IfNotConverging, ranks: bool, held: bool) -> (Course, &'static str) {
+    match asked {
+        IfNotConverging::Refuse => (Course::Refuse, ""),
+        IfNotConverging::Force => (Course::Force, ""),
+        IfNotConverging::Hold if held => (
+            Course::Refuse,
+            "; the job is held: something else dirties the memory",
+        ),
+        IfNotConverging::Hold if !ranks => {
+            (Course::Refuse, "; the gang has no ranks that could be held")
+        }
+        IfNotConverging::Hold => (Course::Hold, ""),
+    }
+}
+
+/// When a copy will fit its downtime if its VM goes on like this; `None`: never.
+///
+/// `bandwidth` in bytes sent per second.
+pub fn fits_in(copy: &CopyStatus, bandwidth: u64, downtime_ms: u64) -> Option<Duration> {
+    let pass_ms = copy.sending_ms(copy.remaining, bandwidth) as f64;
+    let shrinks = copy.sending_ms(copy.dirty_rate, bandwidth) as f64 / 1000.0;
+    let (mut left_ms, mut took_ms) = (pass_ms, 0.0);
+    for _ in 0..FORESEEN_PASSES {
+        if left_ms <= downtime_ms as f64 {
+            return Some(Duration::from_secs_f64(took_ms / 1000.0));
+        }
+        if shrinks >= 1.0 {
+            return None;
+        }
+        took_ms += left_ms;
+        left_ms *= shrinks;
+    }
+    None
+}
+
+/// What was foreseen, and what came.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Convergence {
+    /// After how long since its begin the copy was foreseen to fit, in milliseconds; nothing if it
+    /// was foreseen never to, or was over before anything could be.
+    pub predicted_ms: Option<u64>,
+    /// When that was foreseen: as soon as the dirty rate of every VM had been measured.
+    pub predicted_at_ms: Option<u64>,
+    /// When the copy did fit, and the VMs were stopped.
+    pub converged_ms: Option<u64>,
+    /// The longest downtime that was foreseen as the VMs were stopped, in milliseconds.
+    pub predicted_downtime_ms: Option<u64>,
+    /// Why the gang was taken for one that does not converge, and what was done.
+    pub diverged: Option<String>,
+    /// How the copies went over the link.
+    pub streams: Streams,
+}
+
+/// Which copies still get smaller.
+#[derive(Debug, Default)]
+pub struct Trend {
+    vms: BTreeMap<VmName, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    passes: u64,
+    /// The least that a pass had to send.
+    least_ms: u64,
+    /// When, and in which pass.
+    since: Duration,
+    since_pass: u64,
+    throttle: u8,
+}
+
+impl Trend {
+    /// Takes in a look at a VM, `now` after the begin: whether its copy has long stopped getting
+    /// smaller. To be called for VMs that go at full pace, and do not fit.
+    pub fn stagnates(&mut self, now: Duration, vm: &VmName, copy: &CopyStatus) -> bool {
+        let (Some(expected_ms), true) = (copy.expected_downtime_ms, copy.passes >= MEASURED) else {
+            return false;
+        };
+        let fresh = Seen {
+            passes: copy.passes,
+            least_ms: expected_ms,
+            since: now,
+            since_pass: copy.passes,
+            throttle: copy.throttle,
+        };
+        let Some(seen) = self.vms.get_mut(vm) else {
+            self.vms.insert(vm.clone(), fresh);
+            return false;
+        };
+        let shrank = expected_ms < seen.least_ms - seen.least_ms / 10;
+        if shrank || copy.throttle != seen.throttle {
+            *seen = fresh;
+            return false;
+        }
+        seen.passes = copy.passes;
+        seen.passes.saturating_sub(seen.since_pass) >= STAGNANT_PASSES
+            && now.saturating_sub(seen.since) >= STAGNANT
+    }
+
+    /// The VM is slowed down by us, or fits: what is seen of it then says nothing.
+    pub fn forget(&mut self, vm: &VmName) {
+        self.vms.remove(vm);
+    }
+}
+
+#[cfg(test)]
+#[path = "convergence_tests.rs"]
+mod tests;

@@ -1,0 +1,190 @@
+//! Waits until the gang fits its downtime, foresees when that will be, and finds out if it never
+//! will be; see [`crate::operation::convergence`].
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::pace::{Pace, fits};
+use super::{Copies, LOOK, READY};
+use crate::operation::convergence::{Course, Trend, course, fits_in, streams};
+use crate::operation::effects::CopyStatus;
+use crate::operation::phases::{Crew, Trouble};
+
+/// How the gang is to be stopped.
+pub(super) enum Converged {
+    /// It fits the downtime.
+    Fits,
+    /// It does not, and is stopped all the same; how long the rest should take.
+    Forced(Duration),
+}
+
+impl Crew {
+    /// Returns when every VM fits the downtime, and goes at full pace; or is to be stopped without.
+    pub(super) async fn converge(
+        &self,
+        pace: &mut Pace,
+        deadline: Instant,
+    ) -> Result<Converged, Trouble> {
+        let limits = *self.plan.limits();
+        let began = *self.measured().copy_began.get_or_insert_with(Instant::now);
+        let mut trend = Trend::default();
+        self.doing("copying while the VMs run");
+        self.converging(|convergence| convergence.streams = streams(&limits));
+        loop {
+            let copies = self.look().await?;
+            self.still_worth_it()?;
+            self.foresee(&copies, pace, began);
+            if copies
+                .iter()
+                .all(|(_, copy)| fits(copy, pace, limits.downtime_ms))
+            {
+                self.note_convergence(&copies, pace, began);
+                self.nobody_slowed(pace).await?;
+                return Ok(Converged::Fits);
+            }
+            let changes = pace.look(&copies, limits.downtime_ms);
+            self.set_pace(&changes).await?;
+            let too_late = Instant::now() >= deadline;
+            if self.stagnates(&mut trend, &copies, pace, began.elapsed()) || too_late {
+                self.note_convergence(&copies, pace, began);
+                let forced = self.diverges(&copies, pace, too_late)?;
+                self.nobody_slowed(pace).await?;
+                return Ok(forced);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn nobody_slowed(&self, pace: &mut Pace) -> Result<(), String> {
+        let slowed = pace.all_off();
+        if !slowed.is_empty() {
+            // QEMU keeps to a bandwidth over a tenth of a second. Longer than that nobody is left at
+            // full pace: QEMU then does little but look for dirty pages.
+            self.set_pace(&slowed).await?;
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a VM at full pace has long stopped getting smaller, slowed down as far as it may be.
+    fn stagnates(&self, trend: &mut Trend, copies: &Copies, pace: &Pace, now: Duration) -> bool {
+        let limits = self.plan.limits();
+        let mut stagnant = false;
+        for (vm, copy) in copies {
+            if pace.slows(vm) || fits(copy, pace, limits.downtime_ms) {
+                trend.forget(vm);
+            } else {
+                stagnant |= trend.stagnates(now, vm, copy);
+            }
+        }
+        stagnant
+    }
+
+    /// What becomes of a gang that does not converge, as the request has it.
+    fn diverges(&self, copies: &Copies, pace: &Pace, too_late: bool) -> Result<Converged, Trouble> {
+        let limits = self.plan.limits();
+        let within = match too_late {
+            true => format!("within {:.1} s", limits.converge().as_secs_f64()),
+            false => "and what is left of it shrinks no more".into(),
+        };
+        let why = too_slow(copies, pace, limits.downtime_ms, &within);
+        let (course, but) = course(limits.if_not_converging, self.plan.ranks, self.holds());
+        let (what, outcome) = match course {
+            Course::Refuse => {
+                let reason = format!(
+                    "{why}{but}; allow a longer --downtime, a --throttle, or use \
+                     --if-not-converging hold or force"
+                );
+                ("rolled back", Err(Trouble::Failed(reason)))
+            }
+            Course::Hold => {
+                let reason = why.clone();
+                ("the job is held", Err(Trouble::Diverges { reason }))
+            }
+            Course::Force => {
+                let rest = rest(copies, pace);
+                ("the VMs are stopped", Ok(Converged::Forced(rest)))
+            }
+        };
+        self.converging(|convergence| convergence.diverged = Some(format!("{why}: {what}")));
+        outcome
+    }
+
+    /// Foresees when the copy will fit, once every VM has been measured.
+    fn foresee(&self, copies: &Copies, pace: &Pace, began: Instant) {
+        let measured = copies.iter().all(|(_, copy)| copy.passes >= 2);
+        if !measured {
+            return;
+        }
+        let downtime_ms = self.plan.limits().downtime_ms;
+        let each = copies
+            .iter()
+            .map(|(_, copy)| fits_in(copy, pace.nominal(copy), downtime_ms));
+        let longest = each.collect::<Option<Vec<_>>>();
+        let longest = longest.and_then(|each| each.into_iter().max());
+        let now = began.elapsed();
+        self.converging(|convergence| {
+            if convergence.predicted_at_ms.is_none() {
+                convergence.predicted_at_ms = Some(millis(now));
+                convergence.predicted_ms = longest.map(|more| millis(now + more));
+            }
+        });
+    }
+
+    fn note_convergence(&self, copies: &Copies, pace: &Pace, began: Instant) {
+        let now = began.elapsed();
+        let downtime = rest(copies, pace);
+        self.converging(|convergence| {
+            convergence.converged_ms = Some(millis(now));
+            convergence.predicted_downtime_ms = Some(millis(downtime));
+        });
+    }
+
+    fn converging(&self, change: impl FnOnce(&mut crate::operation::convergence::Convergence)) {
+        change(
+            self.measured()
+                .report
+                .convergence
+                .get_or_insert_with(Default::default),
+        );
+    }
+}
+
+/// How long the longest rest takes.
+fn rest(copies: &Copies, pace: &Pace) -> Duration {
+    let each = copies
+        .iter()
+        .map(|(_, copy)| copy.sending_ms(copy.remaining, pace.nominal(copy)));
+    Duration::from_millis(each.max().unwrap_or(0))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Why a gang was not, or could not be, stopped.
+pub(super) fn too_slow(copies: &Copies, pace: &Pace, downtime_ms: u64, within: &str) -> String {
+    let describe = |vm: &str, copy: &CopyStatus| {
+        let ratio = copy.ratio_percent.max(100);
+        let speed = pace.nominal(copy).saturating_mul(ratio) / 100;
+        let slowed = match copy.throttle {
+            0 => String::new(),
+            percent => format!(", slowed down by {percent} %"),
+        };
+        format!(
+            "{vm} dirties {:.1} MB/s and is copied at {:.1} MB/s{slowed}",
+            copy.dirty_rate as f64 / 1e6,
+            speed as f64 / 1e6
+        )
+    };
+    let slow: Vec<_> = copies
+        .iter()
+        .filter(|(_, copy)| copy.state != READY)
+        .map(|(vm, copy)| describe(vm.as_str(), copy))
+        .collect();
+    format!(
+        "the gang did not converge to a downtime of {downtime_ms} ms {within}: {}",
+        slow.join(", ")
+    )
+}
