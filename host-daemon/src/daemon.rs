@@ -29,6 +29,7 @@ use crate::operation::effects::{HostError, SystemClock};
 use crate::operation::journal::JournalError;
 use crate::operation::{Engine, Target};
 use crate::peer::{Peer, PeerIdentity, Tls, TlsError, TlsListener};
+use crate::retry;
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,7 @@ pub async fn run(
     let gangs = Arc::new(Gangs::new(channels.clone()));
     let host = LocalHost::new(config.clone(), gangs.clone());
     let host = Arc::new(host.map_err(|source| DaemonError::State {
-        action: "read reservations in",
+        action: "read reservations and retries in",
         path: config.state_dir.clone(),
         source,
     })?);
@@ -151,6 +152,7 @@ pub async fn run(
         gangs.clone(),
         peers,
         Arc::new(SystemClock),
+        host.wishes.clone(),
     )
     .await?;
     let daemon = Arc::new(Daemon {
@@ -161,6 +163,14 @@ pub async fn run(
         peers: names,
     });
 
+    let retrying = tokio::spawn(retry::run(
+        host.wishes.clone(),
+        Arc::new(retry::Here {
+            host: host.clone(),
+            gangs: daemon.gangs.clone(),
+            engine: daemon.engine.clone(),
+        }),
+    ));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         shutdown.await;
@@ -178,6 +188,7 @@ pub async fn run(
         }
     };
     let served = tokio::try_join!(local_served, peers_served).map(|_| ());
+    retrying.abort();
     host.let_go().await;
     if let Err(error) = fs::remove_file(socket_path(&config.state_dir)) {
         tracing::debug!(%error, "remove the socket");

@@ -8,6 +8,7 @@
 //! | [`host`] | this host's VMs and HCAs, and what operations ask of it |
 //! | [`guest`] | channels to agents, coordinators of gangs |
 //! | [`operation`] | what is done to gangs: plan, journal, state machine, phases |
+//! | [`retry`] | gangs that are to get onto their HCAs later |
 //! | [`peer`] | the link between daemons |
 //! | [`api`] | what the daemon shows and takes |
 //! | [`cli`], [`http`] | `symvirt`, and its client |
@@ -29,4 +30,5 @@ mod kept;
 pub mod operation;
 pub mod peer;
 pub mod pki;
+pub mod retry;
 pub mod vm;

@@ -29,7 +29,7 @@ fn report(crossing: &Crossing) -> anyhow::Result<&Report> {
 /// Each guest sends and receives windows of megabytes without a pause, which are changed for each
 /// message, faster than the copy may go.
 pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {
-    const SLOW: [&str; 4] = ["--bandwidth", "8MiB", "--compress", "off"];
+    const SLOW: [&str; 4] = ["--bandwidth", "4MiB", "--compress", "off"];
     let mut job = bed.job("bulk --seconds 900 --bytes 2097152 --window 8")?;
     let refused = migrate(bed, "a", "b", &SLOW)?;
     let reason = refused.last.reason.clone().unwrap_or_default();

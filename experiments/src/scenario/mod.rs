@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`convergence`] | gangs that dirty memory faster than it is copied |
 //! | [`crossing`] | live and held crossings, forth and back, slow links |
+//! | [`degraded`] | HCAs that come up too late |
 //! | [`fault`] | cancel, foreign holders, killed ranks |
 //! | [`killed`] | daemons killed in mid-crossing |
 //! | [`faults`] | the same in every phase, without end |
@@ -15,6 +16,7 @@
 
 mod convergence;
 mod crossing;
+mod degraded;
 mod fault;
 mod faults;
 mod killed;
@@ -85,6 +87,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a_job_that_dirties_faster_than_it_is_copied_is_rolled_back_or_held_as_asked",
         run: convergence::diverges,
+    },
+    Scenario {
+        name: "a_job_whose_hca_came_up_too_late_is_moved_onto_it_later",
+        run: degraded::retried,
     },
     Scenario {
         name: "a_copy_may_be_compressed_and_its_vms_slowed_down",

@@ -8,6 +8,7 @@
 //! | `GET /v1/gangs` | gangs with VMs here |
 //! | `GET /v1/operations`, `POST /v1/operations` | list, start operations |
 //! | `GET /v1/operations/{id}`, `DELETE /v1/operations/{id}` | show, cancel one |
+//! | `GET /v1/retries`, `DELETE /v1/retries/{id}` | what ended operations could not do; give one up |
 //! | `GET /v1/operations/{id}/events` | its changes until it ends, as server-sent events |
 
 use std::convert::Infallible;
@@ -27,7 +28,8 @@ use super::extract::Body;
 use super::model::{GangInfo, HostInfo, OperationInfo, VmInfo};
 use crate::config::{GangName, VmName, VmSpec};
 use crate::daemon::Daemon;
-use crate::operation::{Denial, OperationId, Request};
+use crate::operation::{Denial, Denied, OperationId, Request};
+use crate::retry::RetryInfo;
 
 type Shared = State<Arc<Daemon>>;
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -46,6 +48,8 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/operations", get(operations).post(submit))
         .route("/v1/operations/{id}", get(operation).delete(cancel))
         .route("/v1/operations/{id}/events", get(events))
+        .route("/v1/retries", get(retries))
+        .route("/v1/retries/{id}", axum::routing::delete(give_up))
         .fallback(super::unknown_path)
         .with_state(daemon)
 }
@@ -106,7 +110,19 @@ async fn submit(
     Body(request): Body<Request>,
 ) -> Result<(StatusCode, Json<OperationInfo>), ApiError> {
     info!(%request, "audit: start operation");
-    let submitting = tokio::spawn(async move { daemon.engine.submit(request).await });
+    let submitting = tokio::spawn(async move {
+        // Who says what the gang is to be on wants nothing else any more.
+        let settles = match &request {
+            Request::Switch { gang, .. } => Some(gang.clone()),
+            Request::Migrate { .. } => None,
+        };
+        let started = daemon.engine.submit(request).await?;
+        let wish = settles.and_then(|gang| daemon.host.wishes.of(&gang));
+        if let Some(Err(error)) = wish.map(|info| daemon.host.wishes.remove(&info.wish.operation)) {
+            tracing::warn!(%error, "a retry is not given up");
+        }
+        Ok::<_, Denied>(started)
+    });
     let started = submitting.await.map_err(super::error::panicked)??;
     Ok((StatusCode::ACCEPTED, Json(started)))
 }
@@ -120,6 +136,22 @@ async fn operation(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer
 async fn cancel(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer<OperationInfo> {
     info!(operation_id = %id, "audit: cancel operation");
     Ok(Json(daemon.engine.cancel(&id)?))
+}
+
+async fn retries(State(daemon): Shared) -> Json<Vec<RetryInfo>> {
+    Json(daemon.host.wishes.list())
+}
+
+async fn give_up(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer<()> {
+    info!(operation_id = %id, "audit: give up retrying");
+    match daemon.host.wishes.remove(&id) {
+        Ok(true) => Ok(Json(())),
+        Ok(false) => Err(Denial::UnknownOperation { operation: id }.into()),
+        Err(error) => {
+            let problem = Problem::new("failed", error.to_string(), "is the disk writable?");
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, problem))
+        }
+    }
 }
 
 async fn events(

@@ -6,6 +6,7 @@ use super::{CliError, Daemon, Exit, say, table, watch};
 use crate::api::error::Problem;
 use crate::api::model::OperationInfo;
 use crate::operation::{Limits, OperationId, Request};
+use crate::retry::RetryInfo;
 
 pub(super) async fn migrate(
     daemon: &Daemon,
@@ -69,6 +70,15 @@ pub(super) async fn status(
         return Ok(Exit::Done);
     }
     let operations: Vec<OperationInfo> = daemon.get("/v1/operations").await?;
+    if !json {
+        for retry in daemon.get::<Vec<RetryInfo>>("/v1/retries").await? {
+            say(format_args!(
+                "{} ended degraded, and goes on: {} is moved onto its HCAs as soon as that is \
+                 possible; {} ({} attempts). `symvirt cancel {0}` gives it up",
+                retry.wish.operation, retry.wish.gang, retry.waiting, retry.attempts
+            ));
+        }
+    }
     show(json, &operations, |operations| {
         say(format_args!(
             "{:<10} {:<16} {:<36} REASON",
@@ -110,6 +120,19 @@ pub(super) async fn cancel(
     operation: &OperationId,
     json: bool,
 ) -> Result<Exit, CliError> {
+    let retries: Vec<RetryInfo> = daemon.get("/v1/retries").await?;
+    if let Some(retry) = retries.iter().find(|it| it.wish.operation == *operation) {
+        daemon
+            .delete::<()>(&format!("/v1/retries/{operation}"))
+            .await?;
+        show(json, retry, |retry| {
+            say(format_args!(
+                "{operation} is not retried any more; {} stays on fallback",
+                retry.wish.gang
+            ));
+        });
+        return Ok(Exit::Done);
+    }
     let operation: OperationInfo = daemon
         .delete(&format!("/v1/operations/{operation}"))
         .await?;

@@ -33,6 +33,7 @@ use crate::config::{HcaName, HostConfig, VmName};
 use crate::guest::Gangs;
 use crate::operation::Denial;
 use crate::operation::effects::{Host, HostCall, HostError, HostReply};
+use crate::retry::Wishes;
 use crate::vm::Vms;
 use claims::Claims;
 use machine::{Machine, Role};
@@ -47,6 +48,8 @@ pub struct LocalHost {
     claims: Mutex<Claims>,
     /// Held while a VM is started or admitted: two may not get the same memory or HCA.
     admitting: tokio::sync::Mutex<()>,
+    /// What gangs are to get later.
+    pub wishes: Arc<Wishes>,
     /// Becomes true when the daemon lets its VMs go.
     ended: tokio::sync::watch::Sender<bool>,
 }
@@ -55,14 +58,16 @@ impl LocalHost {
     /// The host of `config`, with no VMs taken up yet; see [`LocalHost::take_up`].
     ///
     /// # Errors
-    /// Its reservations cannot be read.
+    /// Its reservations or retries cannot be read.
     pub fn new(config: Arc<HostConfig>, gangs: Arc<Gangs>) -> std::io::Result<Self> {
+        let wishes = Arc::new(Wishes::load(config.state_dir.join("retries"))?);
         let reservations = Reservations::load(config.state_dir.join("reservations"))?;
         Ok(Self {
             vms: Vms::new(&config),
             config,
             gangs,
             machines: Mutex::default(),
+            wishes,
             claims: Mutex::new(Claims::new(reservations)),
             admitting: tokio::sync::Mutex::default(),
             ended: tokio::sync::watch::Sender::new(false),
@@ -143,8 +148,15 @@ impl LocalHost {
                 epoch,
                 interconnect,
                 agents,
+                wish,
                 ..
             } => {
+                if let Some(wish) = wish.filter(|wish| wish.gang == gang) {
+                    // The gang is to be taken over all the same.
+                    if let Err(error) = self.wishes.put(wish) {
+                        tracing::error!(%gang, %error, "keep a retry");
+                    }
+                }
                 self.adopt(&gang, epoch, interconnect, &agents).await;
                 Ok(HostReply::Done)
             }

@@ -13,6 +13,7 @@ use super::denial::Denial;
 use super::plan::{OperationId, Target};
 use super::report::RankStall;
 use crate::config::{GangName, HcaName, HostName, VmName, VmSpec};
+use crate::retry::Wish;
 
 /// What a host can be asked to do with its VMs. Every call is idempotent: after a lost answer it
 /// can be repeated.
@@ -76,6 +77,9 @@ pub enum HostCall {
         interconnect: Target,
         /// Guests whose agents are to be heard before the answer.
         agents: Vec<VmName>,
+        /// What the operation could not give the gang, which it is to get there later.
+        #[serde(default)]
+        wish: Option<Wish>,
     },
     /// Plug an HCA; nothing happens if it is plugged.
     Plug {

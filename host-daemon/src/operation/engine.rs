@@ -28,6 +28,7 @@ use crate::config::{GangName, HostConfig, HostName};
 use crate::guest::{Gang, Gangs};
 use crate::host::LocalHost;
 use crate::peer::Peer;
+use crate::retry::{Wish, Wishes, wanted};
 
 /// Everything that operations of this host need.
 pub struct Engine {
@@ -37,6 +38,7 @@ pub struct Engine {
     pub(super) peers: BTreeMap<HostName, Arc<Peer>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: Instant,
+    wishes: Arc<Wishes>,
     directory: PathBuf,
     table: Mutex<Table>,
 }
@@ -76,6 +78,18 @@ impl Table {
     }
 }
 
+/// A gang that no operation may begin on.
+pub struct Occupied {
+    engine: Arc<Engine>,
+    gang: GangName,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.engine.table().busy.remove(&self.gang);
+    }
+}
+
 /// A host that an interrupted operation needs and that is no peer any more.
 struct Unknown(HostName);
 
@@ -103,6 +117,7 @@ impl Engine {
         gangs: Arc<Gangs>,
         peers: BTreeMap<HostName, Arc<Peer>>,
         clock: Arc<dyn Clock>,
+        wishes: Arc<Wishes>,
     ) -> Result<Arc<Self>, JournalError> {
         let directory = config.state_dir.join("operations");
         let io = |verb| {
@@ -138,6 +153,7 @@ impl Engine {
             peers,
             clock,
             started: Instant::now(),
+            wishes,
             directory,
             table,
         };
@@ -316,6 +332,11 @@ impl Engine {
                 shown.state.phase = Phase::NeedsOperator;
             }
         }
+        if let Some(wish) = wanted(plan, &shown.state)
+            && !shown.state.done.contains(&Phase::SwitchOver)
+        {
+            self.wish(&crew, wish);
+        }
         let report = crew.take_report();
         let phase = shown.state.phase;
         info!(operation_id = %plan.id, %phase, reason = shown.state.reason(), "operation ended");
@@ -331,6 +352,14 @@ impl Engine {
             self.table().busy.remove(plan.request.gang());
         }
         public.send_replace(self.info(plan, &shown, Some(report)));
+    }
+
+    /// The gang is here, and gets later what the operation could not give it.
+    fn wish(&self, crew: &Crew, wish: Wish) {
+        match self.wishes.put(wish) {
+            Ok(()) => crew.note("the job is moved onto its HCAs as soon as that is possible"),
+            Err(error) => error!(operation_id = %crew.plan.id, %error, "keep a retry"),
+        }
     }
 
     fn info(&self, plan: &Plan, shown: &Shown, report: Option<Report>) -> OperationInfo {
@@ -356,6 +385,29 @@ impl Engine {
     /// The gangs that an operation is under way on.
     pub fn busy_gangs(&self) -> BTreeSet<GangName> {
         self.table().busy.keys().cloned().collect()
+    }
+
+    /// Keeps operations off a gang, for what is left to be done of `operation`, until the guard goes.
+    ///
+    /// # Errors
+    /// [`Denial::Busy`].
+    pub fn occupy(
+        self: &Arc<Self>,
+        gang: &GangName,
+        operation: &OperationId,
+    ) -> Result<Occupied, Denial> {
+        let mut table = self.table();
+        if let Some(other) = table.busy.get(gang).cloned() {
+            return Err(Denial::Busy {
+                gang: gang.clone(),
+                operation: other,
+            });
+        }
+        table.busy.insert(gang.clone(), operation.clone());
+        Ok(Occupied {
+            engine: self.clone(),
+            gang: gang.clone(),
+        })
     }
 
     /// All operations, the oldest first.

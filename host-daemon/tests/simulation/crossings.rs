@@ -128,6 +128,8 @@ async fn a_link_that_never_comes_up_leaves_the_job_running_on_fallback() {
         assert_eq!(ended.world.job, Job::Fallback);
         assert!(ended.state.reason().unwrap().contains("no active port"));
         assert!(ended.world.handed_over, "the gang is where it was to go");
+        let wish = ended.world.wish.expect("the destination goes on trying");
+        assert_eq!(wish.hcas.len(), 2);
     }
 }
 

@@ -257,7 +257,7 @@ fn held(vm: &VmName, holders: &[(String, Holder)]) -> String {
 }
 
 /// The GIDs of the first device with an active port, in order; `None` without one.
-fn active_gids(report: &DeviceReport) -> Option<Vec<String>> {
+pub fn active_gids(report: &DeviceReport) -> Option<Vec<String>> {
     let port = report
         .verbs
         .iter()

@@ -20,6 +20,8 @@ mod resume;
 mod transport;
 mod vms;
 
+pub use devices::active_gids;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -6,6 +6,7 @@ use crate::operation::convergence::streams;
 use crate::operation::effects::{HandOver, HostCall, HostReply};
 use crate::operation::plan::VmPlan;
 use crate::operation::report::VmReport;
+use crate::retry::wanted;
 
 /// How often the destination is asked to coordinate the gang.
 const ADOPTING: u32 = 3;
@@ -113,6 +114,7 @@ impl Crew {
     /// The destination coordinates a gang that has moved as a whole. A failure leaves the job as
     /// it is: a daemon takes up the guests on its host when it starts.
     async fn hand_over(&self) {
+        let wish = wanted(&self.plan, &self.shown.borrow().state);
         let HandOver {
             epoch,
             interconnect,
@@ -124,11 +126,20 @@ impl Crew {
             epoch,
             interconnect,
             agents,
+            wish: wish.clone(),
         };
         let mut last = None;
         for _ in 0..ADOPTING {
             match self.destination.call(call.clone()).await {
-                Ok(_) => return,
+                Ok(_) => {
+                    if let (Some(_), Some(host)) = (wish, self.destination_name()) {
+                        self.note(format!(
+                            "{host} moves the job onto its HCAs as soon as that is possible; \
+                             `symvirt status` there shows it"
+                        ));
+                    }
+                    return;
+                }
                 Err(error) => last = Some(chain(&error)),
             }
         }

@@ -270,8 +270,9 @@ impl SimulatedHost {
                 vm.source = Source::Running;
                 Ok(HostReply::Done)
             }
-            HostCall::Adopt { .. } => {
+            HostCall::Adopt { wish, .. } => {
                 world.handed_over = true;
+                world.wish = wish;
                 Ok(HostReply::Done)
             }
             HostCall::Release { .. } | HostCall::Pace { .. } | HostCall::Look { .. } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use symvirt_host::config::VmName;
 use symvirt_host::operation::Plan;
+use symvirt_host::retry::Wish;
 use tokio::sync::Notify;
 
 use super::faults::{Crash, Fault, Faults, Side, Verdict};
@@ -94,6 +95,8 @@ pub struct World {
     pub switching: Option<Job>,
     pub ranks: bool,
     pub handed_over: bool,
+    /// What the destination was told to give the gang later.
+    pub wish: Option<Wish>,
     /// The point of no return was passed.
     pub crossed: bool,
     pub aborted: bool,
@@ -134,6 +137,7 @@ impl World {
             switching: None,
             ranks: plan.ranks,
             handed_over: false,
+            wish: None,
             crossed: false,
             aborted: false,
             incarnation: 0,
