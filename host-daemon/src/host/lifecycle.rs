@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
 use super::LocalHost;
@@ -17,6 +18,9 @@ use crate::vm::{Instance, Origin, hca};
 
 /// How long a QEMU may take to end after each request to do so.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Monitors that are asked at the same time.
+const AT_A_TIME: usize = 64;
 
 impl LocalHost {
     /// Finds the VMs that an earlier daemon has started, and opens their guest channels.
@@ -236,11 +240,11 @@ impl LocalHost {
     /// The VMs of this host, by name.
     pub async fn list(&self) -> Vec<VmInfo> {
         let machines: Vec<_> = self.machines().values().cloned().collect();
-        let mut vms = Vec::new();
-        for machine in machines {
-            vms.push(self.describe(&machine).await);
-        }
-        vms
+        let described = machines
+            .into_iter()
+            .map(|machine| async move { self.describe(&machine).await });
+        // One that does not answer must not keep the others waiting, nor a thousand come at once.
+        stream::iter(described).buffered(AT_A_TIME).collect().await
     }
 
     async fn describe(&self, machine: &Machine) -> VmInfo {
