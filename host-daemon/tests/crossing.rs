@@ -147,6 +147,35 @@ async fn what_cannot_work_is_refused_by_name_and_nothing_changes() {
 }
 
 #[tokio::test]
+async fn operations_of_two_hosts_that_meet_on_a_gang_are_refused() {
+    if !inside_namespace("operations_of_two_hosts_that_meet_on_a_gang_are_refused") {
+        return;
+    }
+    let (host, bed) = ready();
+    // A gang that was left split.
+    let a = bed.start("a").await;
+    let b = bed.start("b").await;
+    for (daemon, name, mac) in [
+        (&a, "vm1", "52:54:00:00:00:01"),
+        (&b, "vm2", "52:54:00:00:00:02"),
+    ] {
+        daemon.start_vm(&spec(&host, name, mac)).await.unwrap();
+    }
+    let mut slowly = migrate("b");
+    slowly["limits"] = json!({ "bandwidth": 65536 });
+    let begun = a.begin(slowly).await.unwrap();
+    a.wait(&begun, |shown| shown.phase == Phase::Copy).await;
+    let refused = b.begin(migrate("a")).await.unwrap_err();
+    assert_eq!(refused.code, "busy");
+    assert!(refused.message.contains("a-00001"), "{}", refused.message);
+    a.cancel(&begun).await.unwrap();
+    assert_eq!(a.finish(&begun).await.phase, Phase::RolledBack);
+    // Nobody is in the way any more, and the gang comes together.
+    b.moves_to("a").await;
+    assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
+}
+
+#[tokio::test]
 async fn an_operation_whose_daemon_was_killed_goes_on_with_the_next() {
     if !inside_namespace("an_operation_whose_daemon_was_killed_goes_on_with_the_next") {
         return;

@@ -17,6 +17,10 @@ impl LocalHost {
         vms: Vec<VmSpec>,
     ) -> Result<HostReply, HostError> {
         let _one_at_a_time = self.admitting.lock().await;
+        for spec in &vms {
+            let may = self.may_arrive(&spec.gang, &operation);
+            may.map_err(HostError::Denied)?;
+        }
         // Repeated after a lost answer: begin again.
         let begun_again = self.claims().reserved.remove(&operation);
         begun_again.map_err(|error| self.failed(&error))?;

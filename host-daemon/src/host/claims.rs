@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::leases::Leases;
 use super::reservations::Reservations;
 use crate::config::{ByteSize, HcaName, HostConfig, VmName};
 
@@ -13,13 +14,18 @@ pub(super) struct Claims {
     pub held: BTreeMap<HcaName, VmName>,
     /// By operation.
     pub reserved: Reservations,
+    /// The gangs that operations of this host have.
+    pub leases: Leases,
 }
 
 impl Claims {
     /// Nobody has anything but what is reserved.
     pub fn new(reserved: Reservations) -> Self {
-        let held = BTreeMap::new();
-        Self { held, reserved }
+        Self {
+            held: BTreeMap::new(),
+            reserved,
+            leases: Leases::new(),
+        }
     }
 
     /// HCAs that nobody has or is to get.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`claims`] | who has which HCA |
 //! | [`reservations`] | what operations have reserved, on disk |
+//! | [`leases`] | which operation has which gang |
 //! | [`machine`] | one VM as the daemon holds it |
 //! | [`lifecycle`] | start, stop, list, and taking up again after a restart |
 //! | [`admission`] | whether VMs fit, before anything is changed |
@@ -16,6 +17,7 @@
 mod admission;
 mod arriving;
 mod claims;
+mod leases;
 mod leaving;
 mod lifecycle;
 mod machine;
@@ -144,12 +146,12 @@ impl LocalHost {
             }
             HostCall::Resume { operation, vm } => self.resume(&operation, &vm).await,
             HostCall::Adopt {
+                operation,
                 gang,
                 epoch,
                 interconnect,
                 agents,
                 wish,
-                ..
             } => {
                 if let Some(wish) = wish.filter(|wish| wish.gang == gang) {
                     // The gang is to be taken over all the same.
@@ -157,6 +159,9 @@ impl LocalHost {
                         tracing::error!(%gang, %error, "keep a retry");
                     }
                 }
+                // All its VMs are here: nothing is on its way any more.
+                let removed = self.claims().reserved.remove(&operation);
+                removed.map_err(|error| self.failed(&error))?;
                 self.adopt(&gang, epoch, interconnect, &agents).await;
                 Ok(HostReply::Done)
             }

@@ -65,6 +65,11 @@ impl Reservations {
         self.known.get(operation)
     }
 
+    /// All of them, by operation.
+    pub fn by_operation(&self) -> impl Iterator<Item = (&OperationId, &Reservation)> {
+        self.known.iter()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Reservation> {
         self.known.values()

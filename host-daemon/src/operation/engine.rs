@@ -46,7 +46,6 @@ pub struct Engine {
 #[derive(Default)]
 struct Table {
     last: u64,
-    busy: BTreeMap<GangName, OperationId>,
     operations: BTreeMap<OperationId, Entry>,
 }
 
@@ -86,7 +85,7 @@ pub struct Occupied {
 
 impl Drop for Occupied {
     fn drop(&mut self) {
-        self.engine.table().busy.remove(&self.gang);
+        self.engine.host.end_lease(&self.gang);
     }
 }
 
@@ -200,7 +199,7 @@ impl Engine {
         let crew = self.crew(plan, &state, destination, gang);
         crew.take_up(&state);
         let gang = crew.plan.request.gang().clone();
-        self.table().busy.insert(gang, crew.plan.id.clone());
+        self.host.lease_again(&gang, &crew.plan.id);
         self.launch(crew, journal, state);
         Ok(())
     }
@@ -246,7 +245,7 @@ impl Engine {
         match self.begin(id, request).await {
             Ok(info) => Ok(info),
             Err(denied) => {
-                self.table().busy.remove(&gang);
+                self.host.end_lease(&gang);
                 Err(denied)
             }
         }
@@ -254,15 +253,9 @@ impl Engine {
 
     fn reserve(&self, gang: &GangName) -> Result<OperationId, Denial> {
         let mut table = self.table();
-        if let Some(operation) = table.busy.get(gang).cloned() {
-            return Err(Denial::Busy {
-                gang: gang.clone(),
-                operation,
-            });
-        }
+        let id = OperationId::nth(&self.config.host, table.last + 1);
+        self.host.lease(gang, &id)?;
         table.last += 1;
-        let id = OperationId::nth(&self.config.host, table.last);
-        table.busy.insert(gang.clone(), id.clone());
         Ok(id)
     }
 
@@ -349,7 +342,7 @@ impl Engine {
             if let Err(error) = journal.append(record, self.clock.now_ms()) {
                 error!(operation_id = %plan.id, error = chain(&error), "journal");
             }
-            self.table().busy.remove(plan.request.gang());
+            self.host.end_lease(plan.request.gang());
         }
         public.send_replace(self.info(plan, &shown, Some(report)));
     }
@@ -379,12 +372,12 @@ impl Engine {
 
     /// The operation under way on a gang.
     pub fn busy(&self, gang: &GangName) -> Option<OperationId> {
-        self.table().busy.get(gang).cloned()
+        self.host.leases().get(gang).cloned()
     }
 
     /// The gangs that an operation is under way on.
     pub fn busy_gangs(&self) -> BTreeSet<GangName> {
-        self.table().busy.keys().cloned().collect()
+        self.host.leases().into_keys().collect()
     }
 
     /// Keeps operations off a gang, for what is left to be done of `operation`, until the guard goes.
@@ -396,14 +389,7 @@ impl Engine {
         gang: &GangName,
         operation: &OperationId,
     ) -> Result<Occupied, Denial> {
-        let mut table = self.table();
-        if let Some(other) = table.busy.get(gang).cloned() {
-            return Err(Denial::Busy {
-                gang: gang.clone(),
-                operation: other,
-            });
-        }
-        table.busy.insert(gang.clone(), operation.clone());
+        self.host.lease(gang, operation)?;
         Ok(Occupied {
             engine: self.clone(),
             gang: gang.clone(),

@@ -30,6 +30,11 @@ impl OperationId {
         &self.0
     }
 
+    /// The host that coordinates it.
+    pub fn coordinator(&self) -> Option<HostName> {
+        parts(&self.0).map(|(host, _)| host)
+    }
+
     /// Its place in the order of its host's operations.
     pub fn number(&self) -> u64 {
         parts(&self.0).map_or(0, |(_, number)| number)
