@@ -18,6 +18,7 @@ fn spec(host: &Host, name: &str, mac: &str) -> Value {
     spec["net"] = json!([{ "mac": mac }]);
     spec["hca"] = Value::Null;
     spec["disk"] = json!([]);
+    spec["balloon"] = json!(true);
     spec
 }
 

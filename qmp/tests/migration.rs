@@ -462,7 +462,13 @@ async fn compressed_channels_await_the_stop_and_pause_before_the_switchover() {
     let folder = folder();
     let content = Content::dull(&folder, 16 << 20);
     let load = content.arguments();
-    let load: Vec<&str> = load.iter().map(String::as_str).collect();
+    let balloon = [
+        "-object",
+        "iothread,id=thread",
+        "-device",
+        "virtio-balloon-pci,free-page-hint=on,free-page-reporting=on,iothread=thread",
+    ];
+    let load: Vec<&str> = load.iter().map(String::as_str).chain(balloon).collect();
     let source = Machine::start(&folder, "source", &load).await;
     let target = Machine::waiting(&folder, "target", &load).await;
     source.run().await;

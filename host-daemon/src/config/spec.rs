@@ -9,6 +9,7 @@
 //! initrd = "initrd.img"
 //! append = "root=/dev/vda console=ttyS0"
 //! template = "vm1.mapped-ram"          # restored instead of booting
+//! balloon = true                       # free pages are not copied
 //!
 //! [[disk]]
 //! path = "vm1.qcow2"
@@ -67,6 +68,10 @@ pub struct VmSpec {
     /// Network devices, in the order of their PCI addresses.
     #[serde(default, rename = "net")]
     pub nets: Vec<NetSpec>,
+    /// A balloon device, by which the guest says which of its pages are free, so that they are not
+    /// copied. It is never inflated.
+    #[serde(default)]
+    pub balloon: bool,
     /// Wants an HCA.
     #[serde(default)]
     pub hca: Option<HcaRequest>,

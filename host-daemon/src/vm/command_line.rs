@@ -6,6 +6,7 @@
 //!
 //! | address on pcie.0 | device |
 //! |---|---|
+//! | 02.0 | balloon, if the VM has one |
 //! | 03.0 | virtio-serial, port 1 is the guest channel |
 //! | 04.0 – 07.0 | disks |
 //! | 08.0 – 0f.0 | network devices |
@@ -102,6 +103,9 @@ pub fn arguments(
         line.option("-append", &spec.append);
     }
     line.channels(files)?;
+    if spec.balloon {
+        line.balloon();
+    }
     line.disks(&spec.disks)?;
     line.nets(spec, taps)?;
     for port in 0..PORTS {
@@ -162,6 +166,17 @@ impl CommandLine {
             ),
         );
         Ok(())
+    }
+
+    /// Free pages: hinted when a migration begins, by a thread of its own; reported all the time, so
+    /// that the host has them back (not while an HCA is plugged, whose memory is pinned).
+    fn balloon(&mut self) {
+        self.option("-object", "iothread,id=balloon-thread");
+        self.option(
+            "-device",
+            "virtio-balloon-pci,id=balloon,bus=pcie.0,addr=0x02,free-page-hint=on,\
+             free-page-reporting=on,iothread=balloon-thread",
+        );
     }
 
     fn disks(&mut self, disks: &[DiskSpec]) -> Result<(), CommandLineError> {
@@ -309,6 +324,26 @@ mod tests {
             ..spec()
         };
         assert_eq!(line(&without, Start::Fresh), golden(&[]));
+    }
+
+    #[test]
+    fn a_balloon_has_a_place_of_its_own_and_moves_no_other_device() {
+        let with = VmSpec {
+            balloon: true,
+            ..spec()
+        };
+        let with = line(&with, Start::Fresh);
+        let mut rest = with.clone();
+        let at = rest.iter().position(|word| word == "-object").unwrap();
+        let balloon: Vec<_> = rest.drain(at..at + 4).collect();
+        assert_eq!(rest, golden(&[]));
+        assert!(balloon[3].contains("addr=0x02,free-page-hint=on"));
+        assert_eq!(
+            with.iter()
+                .filter(|word| word.contains("addr=0x02"))
+                .count(),
+            1
+        );
     }
 
     #[test]
