@@ -55,10 +55,10 @@ pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {
     println!("refused: {reason}");
     println!("held: {:?}", report.convergence);
     bed.expect(Transport::Tcp)?;
-    let back = migrate(bed, "b", "a", &[])?;
-    ensure!(back.is_done(), "back: {:?}", back.last.reason);
     job.finish("bulk")?;
     expect_verified(&mut job, LIMIT)?;
+    let back = migrate(bed, "b", "a", &[])?;
+    ensure!(back.is_done(), "back: {:?}", back.last.reason);
     Ok(())
 }
 
