@@ -28,7 +28,11 @@ use crate::config::{GangName, HostConfig, HostName};
 use crate::guest::{Gang, Gangs};
 use crate::host::LocalHost;
 use crate::peer::Peer;
-use crate::retry::{Wish, Wishes, wanted};
+use crate::retry::{Wishes, wanted};
+
+mod afterwards;
+
+pub use afterwards::Occupied;
 
 /// Everything that operations of this host need.
 pub struct Engine {
@@ -74,18 +78,6 @@ impl Table {
         let (cancel, _) = watch::channel(false);
         let (_, shown) = watch::channel(info.clone());
         self.operations.insert(info.id, Entry { cancel, shown });
-    }
-}
-
-/// A gang that no operation may begin on.
-pub struct Occupied {
-    engine: Arc<Engine>,
-    gang: GangName,
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.engine.host.end_lease(&self.gang);
     }
 }
 
@@ -347,14 +339,6 @@ impl Engine {
         public.send_replace(self.info(plan, &shown, Some(report)));
     }
 
-    /// The gang is here, and gets later what the operation could not give it.
-    fn wish(&self, crew: &Crew, wish: Wish) {
-        match self.wishes.put(wish) {
-            Ok(()) => crew.note("the job is moved onto its HCAs as soon as that is possible"),
-            Err(error) => error!(operation_id = %crew.plan.id, %error, "keep a retry"),
-        }
-    }
-
     fn info(&self, plan: &Plan, shown: &Shown, report: Option<Report>) -> OperationInfo {
         OperationInfo {
             id: plan.id.clone(),
@@ -378,22 +362,6 @@ impl Engine {
     /// The gangs that an operation is under way on.
     pub fn busy_gangs(&self) -> BTreeSet<GangName> {
         self.host.leases().into_keys().collect()
-    }
-
-    /// Keeps operations off a gang, for what is left to be done of `operation`, until the guard goes.
-    ///
-    /// # Errors
-    /// [`Denial::Busy`].
-    pub fn occupy(
-        self: &Arc<Self>,
-        gang: &GangName,
-        operation: &OperationId,
-    ) -> Result<Occupied, Denial> {
-        self.host.lease(gang, operation)?;
-        Ok(Occupied {
-            engine: self.clone(),
-            gang: gang.clone(),
-        })
     }
 
     /// All operations, the oldest first.

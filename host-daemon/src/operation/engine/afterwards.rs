@@ -1,0 +1,48 @@
+//! What is left to be done for a gang when its operation has ended; see [`crate::retry`].
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::{Crew, Engine};
+use crate::config::GangName;
+use crate::operation::{Denial, OperationId};
+use crate::retry::Wish;
+
+/// A gang that no operation may begin on.
+pub struct Occupied {
+    engine: Arc<Engine>,
+    gang: GangName,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.engine.host.end_lease(&self.gang);
+    }
+}
+
+impl Engine {
+    /// Keeps operations off a gang, for what is left to be done of `operation`, until the guard goes.
+    ///
+    /// # Errors
+    /// [`Denial::Busy`].
+    pub fn occupy(
+        self: &Arc<Self>,
+        gang: &GangName,
+        operation: &OperationId,
+    ) -> Result<Occupied, Denial> {
+        self.host.lease(gang, operation)?;
+        Ok(Occupied {
+            engine: self.clone(),
+            gang: gang.clone(),
+        })
+    }
+
+    /// The gang is here, and gets later what the operation could not give it.
+    pub(super) fn wish(&self, crew: &Crew, wish: Wish) {
+        match self.wishes.put(wish) {
+            Ok(()) => crew.note("the job is moved onto its HCAs as soon as that is possible"),
+            Err(error) => error!(operation_id = %crew.plan.id, %error, "keep a retry"),
+        }
+    }
+}
