@@ -32,7 +32,7 @@ enum Command {
     Bench(Bench),
     /// Promises that only real guests can keep
     Test {
-        /// Only those whose name contains this
+        /// Only those whose name contains this, the long ones too; without it, those that gate
         #[arg(default_value = "")]
         filter: String,
     },
