@@ -93,7 +93,7 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
             "--target-dir",
         ]);
         command.arg(crate::target_directory().join("loom"));
-        go_on = step("gate and queue, under every interleaving", command)?;
+        go_on = step("gate, turns and queue, under every interleaving", command)?;
     }
     if go_on {
         let mut command = crate::lab_command(privilege);
