@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,26 +37,8 @@ impl Reservations {
     /// # Errors
     /// It cannot be read. A file that is no reservation is told of and left alone.
     pub fn load(directory: PathBuf) -> io::Result<Self> {
-        let mut known = BTreeMap::new();
-        let entries = match std::fs::read_dir(&directory) {
-            Ok(entries) => Some(entries),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        for entry in entries.into_iter().flatten() {
-            let path = entry?.path();
-            let Some(operation) = operation_of(&path) else {
-                continue;
-            };
-            match serde_json::from_slice(&std::fs::read(&path)?) {
-                Ok(reservation) => {
-                    known.insert(operation, reservation);
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "no reservation; left alone");
-                }
-            }
-        }
+        let kept = kept::read_all(&directory, "reservation", |name| name.parse().ok())?;
+        let known = kept.into_iter().collect();
         Ok(Self { directory, known })
     }
 
@@ -91,10 +73,7 @@ impl Reservations {
     /// # Errors
     /// The file cannot be removed: the reservation stands.
     pub fn remove(&mut self, operation: &OperationId) -> io::Result<()> {
-        match std::fs::remove_file(self.path(operation)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        kept::remove(&self.path(operation))?;
         self.known.remove(operation);
         Ok(())
     }
@@ -102,14 +81,6 @@ impl Reservations {
     fn path(&self, operation: &OperationId) -> PathBuf {
         self.directory.join(format!("{operation}.json"))
     }
-}
-
-fn operation_of(path: &Path) -> Option<OperationId> {
-    let json = path
-        .extension()
-        .is_some_and(|extension| extension == "json");
-    let name = path.file_stem().filter(|_| json)?;
-    name.to_str()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -44,26 +44,9 @@ impl Wishes {
     /// # Errors
     /// It cannot be read. A file that is no wish is told of and left alone.
     pub fn load(directory: PathBuf) -> io::Result<Self> {
-        let mut known = BTreeMap::new();
-        let entries = match std::fs::read_dir(&directory) {
-            Ok(entries) => Some(entries),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        for entry in entries.into_iter().flatten() {
-            let path = entry?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            match serde_json::from_slice::<Wish>(&std::fs::read(&path)?) {
-                Ok(wish) => {
-                    known.insert(wish.gang.clone(), info(wish));
-                }
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "no retry; left alone");
-                }
-            }
-        }
+        let kept = kept::read_all(&directory, "retry", |_| Some(()))?;
+        let wishes = kept.into_iter().map(|((), wish): ((), Wish)| wish);
+        let known = wishes.map(|wish| (wish.gang.clone(), info(wish))).collect();
         Ok(Self {
             directory,
             known: Mutex::new(known),
@@ -96,10 +79,7 @@ impl Wishes {
     /// # Errors
     /// Its file cannot be removed: it stands.
     pub fn remove(&self, operation: &OperationId) -> io::Result<bool> {
-        match std::fs::remove_file(self.path(operation)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        kept::remove(&self.path(operation))?;
         let mut known = self.lock();
         let before = known.len();
         known.retain(|_, info| info.wish.operation != *operation);
