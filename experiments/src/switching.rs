@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use symvirt_host::api::model::OperationInfo;
-use symvirt_host::operation::Phase;
+use symvirt_host::operation::{Phase, Report};
 use symvirt_protocol::rank::Stall;
 
 use crate::command;
@@ -115,8 +115,11 @@ fn show(what: &str, stalls: &Stalls) {
     }
 }
 
-/// The stall of the rank that stood longest.
-fn switch(lab: &Lab, to: &str, mode: &str) -> anyhow::Result<Stall> {
+/// A switch in place, of the gang on host a, that must end as asked.
+///
+/// # Errors
+/// If it does not.
+pub fn in_place(lab: &Lab, to: &str, mode: &str) -> anyhow::Result<Report> {
     let host = lab.host("a").context("no host a")?;
     let order = ["--json", "switch", GANG, "--to", to, "--mode", mode];
     let said = command::output(host.symvirt().args(order))?;
@@ -128,7 +131,12 @@ fn switch(lab: &Lab, to: &str, mode: &str) -> anyhow::Result<Stall> {
         ended.phase,
         ended.reason
     );
-    let report = ended.report.context("no report")?;
+    ended.report.context("no report")
+}
+
+/// The stall of the rank that stood longest in one.
+fn switch(lab: &Lab, to: &str, mode: &str) -> anyhow::Result<Stall> {
+    let report = in_place(lab, to, mode)?;
     // Of a held switch, the rebuilding counts from the moment at which the gate was closed.
     let last = report.switches.last().context("nothing was switched")?;
     let slowest = last.stalls.iter().max_by_key(|rank| rank.stall.total_us);
