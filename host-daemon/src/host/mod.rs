@@ -26,7 +26,6 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -171,13 +170,11 @@ impl LocalHost {
                 vm,
                 to,
                 uri,
-                downtime_ms,
                 bandwidth,
                 streams,
                 throttle,
             } => {
                 let source = streams::Source {
-                    downtime: Duration::from_millis(downtime_ms),
                     bandwidth,
                     streams,
                     throttle,

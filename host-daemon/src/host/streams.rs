@@ -1,7 +1,5 @@
 //! How migration streams go: the settings of QEMU at both ends.
 
-use std::time::Duration;
-
 use symvirt_qmp::migration::Settings;
 
 use crate::operation::effects::Streams;
@@ -28,8 +26,6 @@ pub(super) fn settings(streams: Streams) -> Settings {
 /// What a copy is told at its source.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source {
-    /// The downtime asked for.
-    pub downtime: Duration,
     /// Bytes per second; 0 for no limit.
     pub bandwidth: u64,
     /// As both ends were told.
@@ -42,7 +38,6 @@ impl Source {
     pub fn settings(self) -> Settings {
         let mut settings = settings(self.streams);
         settings.await_stop = true;
-        settings.downtime_limit = Some(self.downtime);
         settings.max_bandwidth = Some(self.bandwidth);
         let most = self.throttle.min(99);
         if most > 0 {
@@ -66,7 +61,6 @@ mod tests {
 
     fn source(throttle: u8) -> Settings {
         let source = Source {
-            downtime: Duration::from_millis(300),
             bandwidth: 0,
             streams: Streams::Zstd,
             throttle,

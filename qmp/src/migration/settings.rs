@@ -9,6 +9,16 @@ use serde_json::{Map, Value, json};
 use crate::client::Client;
 use crate::error::{CommandName, Error};
 
+/// Downtime limit of a QEMU that awaits the stop: the shortest.
+///
+/// A QEMU that emulates its CPUs and looks for written pages while others that it has found earlier
+/// are unsent stops watching those that were written again meanwhile, if they are the only ones
+/// (`num_dirty` in `physical_memory_sync_dirty_bitmap` counts none of them, and the TLBs are not
+/// reset): what is stored there after they have gone is lost. An idle guest arrived with pieces of
+/// its kernel's stacks out of date. Nor does anything go over after the point of no return that
+/// could have gone before it.
+const AWAITING: Duration = Duration::from_millis(1);
+
 /// How to migrate. Both sides are given the same, where a field does not say otherwise.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Settings {
@@ -20,6 +30,9 @@ pub struct Settings {
     /// Keep iterating until the machine is stopped by somebody else, however little is left: the
     /// source then waits for a word of the destination that a stopped machine makes needless
     /// (`migration_can_switchover` in QEMU's migration.c). For the source only, since QEMU 8.1.
+    ///
+    /// The downtime limit then says only how little must be left for QEMU to look for memory that
+    /// was written again, and is [`AWAITING`] whatever is asked for.
     pub await_stop: bool,
     /// Every page has its place in the file. For files only.
     pub mapped_ram: bool,
@@ -99,7 +112,8 @@ impl Settings {
         if self.compress {
             wanted.insert("multifd-compression".into(), "zstd".into());
         }
-        if let Some(limit) = self.downtime_limit {
+        let awaiting = self.await_stop.then_some(AWAITING);
+        if let Some(limit) = awaiting.or(self.downtime_limit) {
             wanted.insert("downtime-limit".into(), milliseconds(limit).into());
         }
         if let Some(bandwidth) = self.max_bandwidth {

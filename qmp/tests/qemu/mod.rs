@@ -1,4 +1,5 @@
-//! A real QEMU without a guest: its firmware finds nothing to boot and idles.
+//! A real QEMU without a guest: its firmware finds nothing to boot and idles, or boots a sector
+//! that writes.
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
@@ -145,5 +146,74 @@ impl Content {
             std::fs::read(&seen).unwrap() == self.bytes,
             "the memory has another content"
         );
+    }
+}
+
+/// A guest of one sector: it adds to a counter in each of 16 pages, round and round, and does
+/// nothing else.
+pub struct Writer {
+    disk: PathBuf,
+}
+
+impl Writer {
+    /// Where it writes.
+    const ADDRESS: u64 = 0x10000;
+    const SIZE: u64 = 0x10000;
+    /// For a CPU in real mode, at 0x7c00.
+    const PROGRAM: [u8; 22] = [
+        0xfa, //                   cli
+        0xbb, 0x00, 0x10, // round: mov bx, 0x1000
+        0x8e, 0xdb, //       page:  mov ds, bx
+        0xff, 0x06, 0x00, 0x00, //  inc word [0]
+        0x81, 0xc3, 0x00, 0x01, //  add bx, 0x100
+        0x81, 0xfb, 0x00, 0x20, //  cmp bx, 0x2000
+        0x75, 0xf0, //              jne page
+        0xeb, 0xeb, //              jmp round
+    ];
+
+    pub fn new(folder: &TempDir) -> Writer {
+        let disk = folder.path().join("writer");
+        let mut sector = [0; 512];
+        sector[..Self::PROGRAM.len()].copy_from_slice(&Self::PROGRAM);
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        let mut content = vec![0; 1 << 20];
+        content[..512].copy_from_slice(&sector);
+        std::fs::write(&disk, content).unwrap();
+        Writer { disk }
+    }
+
+    /// The arguments that boot it; both sides need them.
+    pub fn arguments(&self) -> [String; 4] {
+        let disk = self.disk.display();
+        [
+            "-drive".into(),
+            format!("if=none,id=writer,format=raw,readonly=on,file={disk}"),
+            "-device".into(),
+            "virtio-blk-pci,drive=writer,bootindex=0".into(),
+        ]
+    }
+
+    /// What it has written so far.
+    pub async fn written(&self, machine: &Machine, folder: &Path) -> Vec<u8> {
+        let seen = folder.join("written");
+        let save = commands::pmemsave {
+            val: Self::ADDRESS,
+            size: Self::SIZE,
+            filename: seen.display().to_string(),
+        };
+        machine.qmp.execute(save).await.unwrap();
+        std::fs::read(&seen).unwrap()
+    }
+
+    /// Returns when every page has been written.
+    pub async fn begun(&self, machine: &Machine, folder: &Path) {
+        for _ in 0..LIMIT.as_millis() / 50 {
+            let written = self.written(machine, folder).await;
+            if written.chunks(4096).all(|page| page[..2] != [0, 0]) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the sector was not booted");
     }
 }

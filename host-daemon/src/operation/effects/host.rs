@@ -98,8 +98,6 @@ pub enum HostCall {
         to: HostName,
         /// Where QEMU waits there.
         uri: String,
-        /// The downtime asked for, in milliseconds.
-        downtime_ms: u64,
         /// Bytes per second; 0 for no limit.
         bandwidth: u64,
         /// How the stream goes; as the destination was told.

@@ -37,7 +37,9 @@ use crate::operation::plan::VmPlan;
 
 /// Interval of looking while everything iterates.
 const LOOK: Duration = Duration::from_millis(100);
-/// Interval of looking when VMs stand still.
+/// The same when all may soon fit.
+const LOOK_NEAR: Duration = Duration::from_millis(20);
+/// Interval of looking when VMs stand still, or are about to.
 const LOOK_CLOSELY: Duration = Duration::from_millis(2);
 /// How long the VMs may stand before the last is ready, in multiples of the downtime asked for.
 const PATIENCE: u32 = 2;
@@ -172,7 +174,6 @@ impl Crew {
                 vm: vm.vm.clone(),
                 to: to.clone(),
                 uri: uris[&vm.vm].clone(),
-                downtime_ms: limits.downtime_ms,
                 bandwidth: limits.bandwidth,
                 streams: streams(limits),
                 throttle: limits.throttle,

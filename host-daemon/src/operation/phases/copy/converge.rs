@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::pace::{Pace, fits};
-use super::{Copies, LOOK, READY};
+use super::{Copies, LOOK, LOOK_CLOSELY, LOOK_NEAR, READY};
+use crate::config::VmName;
 use crate::operation::convergence::{Course, Trend, course, fits_in, streams};
 use crate::operation::effects::CopyStatus;
 use crate::operation::phases::{Crew, Trouble};
@@ -40,7 +41,7 @@ impl Crew {
                 .all(|(_, copy)| fits(copy, pace, limits.downtime_ms))
             {
                 self.note_convergence(&copies, pace, began);
-                self.nobody_slowed(pace).await?;
+                self.nobody_slowed(pace, &copies).await?;
                 return Ok(Converged::Fits);
             }
             let changes = pace.look(&copies, limits.downtime_ms);
@@ -49,20 +50,38 @@ impl Crew {
             if self.stagnates(&mut trend, &copies, pace, began.elapsed()) || too_late {
                 self.note_convergence(&copies, pace, began);
                 let forced = self.diverges(&copies, pace, too_late)?;
-                self.nobody_slowed(pace).await?;
+                self.nobody_slowed(pace, &copies).await?;
                 return Ok(forced);
             }
-            sleep(LOOK).await;
+            sleep(if pace.is_near(&copies) {
+                LOOK_NEAR
+            } else {
+                LOOK
+            })
+            .await;
         }
     }
 
-    async fn nobody_slowed(&self, pace: &mut Pace) -> Result<(), String> {
+    /// Returns when the copies that were slowed down go at full pace. QEMU keeps to a bandwidth over
+    /// a tenth of a second, and only then takes up a new one; no longer than that is anybody left
+    /// at full pace with nothing to send, see [`super::pace`].
+    async fn nobody_slowed(&self, pace: &mut Pace, copies: &Copies) -> Result<(), String> {
         let slowed = pace.all_off();
-        if !slowed.is_empty() {
-            // QEMU keeps to a bandwidth over a tenth of a second. Longer than that nobody is left at
-            // full pace: QEMU then does little but look for dirty pages.
-            self.set_pace(&slowed).await?;
-            sleep(LOOK).await;
+        if slowed.is_empty() {
+            return Ok(());
+        }
+        self.set_pace(&slowed).await?;
+        let deadline = Instant::now() + LOOK;
+        let mut asleep: Vec<(&VmName, u64)> = copies
+            .iter()
+            .filter(|(vm, _)| slowed.contains_key(vm))
+            .map(|(vm, copy)| (vm, copy.passes))
+            .collect();
+        while !asleep.is_empty() && Instant::now() < deadline {
+            sleep(LOOK_CLOSELY).await;
+            for (vm, copy) in self.look().await? {
+                asleep.retain(|(slow, passes)| **slow != vm || copy.passes <= *passes);
+            }
         }
         Ok(())
     }

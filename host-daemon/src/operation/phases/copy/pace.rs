@@ -40,7 +40,11 @@ impl Pace {
 
     /// What a copy could do if it were not slowed down, in bytes per second.
     pub fn nominal(&self, copy: &CopyStatus) -> u64 {
-        nominal(self.fastest, self.limit, copy)
+        let seen = self.fastest.max(copy.bandwidth).max(1);
+        match self.limit {
+            0 => seen,
+            limit => seen.min(limit),
+        }
     }
 
     /// The bandwidths to set, after a look at all copies.
@@ -52,24 +56,10 @@ impl Pace {
         for (_, copy) in copies {
             self.fastest = self.fastest.max(copy.bandwidth);
         }
-        let (fastest, limit) = (self.fastest, self.limit);
-        let left_ms = |copy: &CopyStatus| {
-            let bytes = if copy.passes == 0 {
-                copy.total
-            } else {
-                copy.remaining
-            };
-            copy.sending_ms(bytes, nominal(fastest, limit, copy))
-        };
-        let slowest = copies
-            .iter()
-            .map(|(_, copy)| left_ms(copy))
-            .max()
-            .unwrap_or(0);
+        let slowest = self.slowest_ms(copies);
         let mut changes = BTreeMap::new();
         for (vm, copy) in copies {
-            let ahead =
-                copy.passes > 0 && slowest > NEAR_MS && left_ms(copy).saturating_mul(2) < slowest;
+            let ahead = copy.passes > 0 && slowest > NEAR_MS && self.left_ms(copy) < slowest / 2;
             if ahead || fits(copy, self, downtime_ms) {
                 let sent = |memory: u64| copy.compressed(memory);
                 let with_the_slowest = sent(copy.remaining).saturating_mul(1000) / slowest.max(1);
@@ -85,6 +75,23 @@ impl Pace {
             }
         }
         changes
+    }
+
+    /// Whether the slowest is near the end of its pass.
+    pub fn is_near(&self, copies: &[(VmName, CopyStatus)]) -> bool {
+        self.slowest_ms(copies) <= NEAR_MS
+    }
+
+    /// Until the end of the slowest's pass, in milliseconds.
+    fn slowest_ms(&self, copies: &[(VmName, CopyStatus)]) -> u64 {
+        let left = copies.iter().map(|(_, copy)| self.left_ms(copy));
+        left.max().unwrap_or(0)
+    }
+
+    fn left_ms(&self, copy: &CopyStatus) -> u64 {
+        let first = copy.passes == 0;
+        let bytes = if first { copy.total } else { copy.remaining };
+        copy.sending_ms(bytes, self.nominal(copy))
     }
 
     /// Nobody is slowed down any more: the bandwidths to set.
@@ -104,11 +111,6 @@ impl Pace {
             .values()
             .any(|pace| copy.bandwidth <= pace.saturating_mul(2))
     }
-}
-
-fn nominal(fastest: u64, limit: u64, copy: &CopyStatus) -> u64 {
-    let seen = fastest.max(copy.bandwidth).max(1);
-    if limit == 0 { seen } else { seen.min(limit) }
 }
 
 /// Whether the rest of a VM could be sent within the downtime.
