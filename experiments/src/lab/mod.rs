@@ -18,6 +18,7 @@
 //! | [`guest`] | identity, specification and ssh of a guest |
 //! | [`template`] | guests that are restored instead of booted |
 //! | [`bare`] | guests that QEMU runs by itself |
+//! | [`words`] | what daemons and guests' kernels said last |
 
 pub mod bare;
 pub mod guest;
@@ -26,6 +27,7 @@ pub mod ledger;
 mod network;
 pub mod requirements;
 mod template;
+pub mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once, PoisonError};

@@ -34,7 +34,7 @@ use symvirt_host::api::model::{VmInfo, VmState};
 
 use crate::command;
 use crate::job::{Job, Mpi, Outcome};
-use crate::lab::{Lab, Plan};
+use crate::lab::{Lab, Plan, words};
 use crate::traffic::{Traffic, Transport};
 
 /// Time for a job to be seen communicating.
@@ -143,12 +143,15 @@ pub fn run(filter: &str) -> anyhow::Result<bool> {
         let begun = Instant::now();
         let result = at_home(bed.take()).and_then(|at_home| {
             let result = (scenario.run)(&at_home);
-            if result.is_err() {
-                println!("logs are kept in {}", at_home.lab.keep_logs()?.display());
-            } else {
-                bed = Some(at_home);
+            match result {
+                Ok(()) => bed = Some(at_home),
+                Err(error) => {
+                    println!("logs are kept in {}", at_home.lab.keep_logs()?.display());
+                    let words = words::last_words(at_home.lab.directory()).join("\n");
+                    bail!("{error:#}\n{words}");
+                }
             }
-            result
+            Ok(())
         });
         let took = begun.elapsed().as_secs_f64();
         match result {
