@@ -68,6 +68,19 @@ async fn a_gang_is_held_and_rebuilt_after_its_guest_has_moved() {
 }
 
 #[tokio::test]
+async fn a_stream_that_leads_nowhere_is_given_up_for_another() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    gang.attach(&"vm1".parse().unwrap(), &"a".parse().unwrap());
+    let _nowhere = agents.end("vm1", "a").await;
+    tokio::time::pause();
+    let answered = agents.play("vm1", "a", vec![join("vm1")]);
+    tokio::time::timeout(3 * LIMIT, answered).await.unwrap();
+    tokio::time::resume();
+    until(&gang, |view| view.ranks.len() == 1).await;
+}
+
+#[tokio::test]
 async fn a_rank_that_vetoes_leaves_the_gang_where_it_was() {
     let agents = Agents::new();
     let gang = gang(&agents);

@@ -105,14 +105,21 @@ async fn guest(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-async fn relay(vm: VmName, mut channel: UnixStream, upgrading: hyper::upgrade::OnUpgrade) {
+/// Ends with either of its ends. QEMU does not see that only the writing half of a channel was
+/// closed while the guest reads nothing, and would keep it from the next client.
+async fn relay(vm: VmName, channel: UnixStream, upgrading: hyper::upgrade::OnUpgrade) {
     let upgraded = match upgrading.await {
         Ok(upgraded) => upgraded,
         Err(error) => return warn!(%vm, %error, "guest relay not begun"),
     };
-    let mut peer = TokioIo::new(upgraded);
-    match tokio::io::copy_bidirectional(&mut peer, &mut channel).await {
-        Ok((to_guest, from_guest)) => debug!(%vm, to_guest, from_guest, "guest relay ended"),
+    let (mut from_peer, mut to_peer) = tokio::io::split(TokioIo::new(upgraded));
+    let (mut from_guest, mut to_guest) = channel.into_split();
+    let ended = tokio::select! {
+        ended = tokio::io::copy(&mut from_peer, &mut to_guest) => ended,
+        ended = tokio::io::copy(&mut from_guest, &mut to_peer) => ended,
+    };
+    match ended {
+        Ok(bytes) => debug!(%vm, bytes, "guest relay ended"),
         Err(error) => debug!(%vm, %error, "guest relay broken"),
     }
 }

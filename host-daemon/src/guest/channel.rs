@@ -10,7 +10,7 @@ use symvirt_protocol::agent::{FromAgent, ToAgent};
 use symvirt_protocol::link::{Link, Received};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, trace, warn};
 
 use super::{Connector, Stream};
@@ -24,6 +24,9 @@ const REOPEN_MAX: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 /// The same while nobody has answered yet: nobody may ever read what is written.
 const TICK_SILENT: Duration = Duration::from_secs(1);
+/// A stream over which a guest that owes an answer says nothing for so long is opened again: QEMU
+/// serves one client of a channel at a time, and lets others connect and wait.
+const SILENCE: Duration = Duration::from_secs(10);
 const READ: usize = 64 << 10;
 
 /// What a channel tells its coordinator.
@@ -107,7 +110,8 @@ impl Channel {
         let mut unwritten: Vec<u8> = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent = tokio::time::Instant::now();
+        let mut asked = Instant::now();
+        let mut heard = Instant::now();
         loop {
             if unwritten.is_empty() {
                 unwritten = link.take_output();
@@ -116,6 +120,7 @@ impl Channel {
                 read = reader.read(&mut buffer) => match read {
                     Ok(0) | Err(_) => return End::Stream,
                     Ok(n) => {
+                        heard = Instant::now();
                         for received in link.receive(&buffer[..n]) {
                             if !self.tell(received).await {
                                 return End::Owner;
@@ -134,12 +139,17 @@ impl Channel {
                 moved = self.home.changed() => {
                     return if moved.is_ok() { End::Stream } else { End::Owner };
                 }
-                // A guest that does not read gets nothing more to read.
-                _ = ticks.tick(), if unwritten.is_empty() => {
-                    if !link.is_established() && silent.elapsed() < TICK_SILENT {
+                _ = ticks.tick() => {
+                    let owes = !link.is_established() || link.unacked() > 0;
+                    if owes && heard.elapsed() > SILENCE {
+                        return End::Stream;
+                    }
+                    // A guest that does not read gets nothing more to read.
+                    let early = !link.is_established() && asked.elapsed() < TICK_SILENT;
+                    if early || !unwritten.is_empty() {
                         continue;
                     }
-                    silent = tokio::time::Instant::now();
+                    asked = Instant::now();
                     for received in link.tick() {
                         if !self.tell(received).await {
                             return End::Owner;

@@ -100,7 +100,8 @@ impl Agents {
         Arc::new(self.clone())
     }
 
-    async fn end(&self, vm: &str, host: &str) -> DuplexStream {
+    /// The agent's end of a channel, which nobody serves.
+    pub async fn end(&self, vm: &str, host: &str) -> DuplexStream {
         let key = (vm.to_owned(), host.to_owned());
         loop {
             let opened = self.opened.notified();
