@@ -50,7 +50,8 @@ enum Command {
         #[arg(default_value_t = 60)]
         minutes: u64,
     },
-    /// Daemons and QEMUs killed in every phase of crossings, until the time is over
+    /// Daemons, agents and QEMUs killed, the link cut, in every phase of crossings, until the time
+    /// is over
     Faults {
         /// For how long
         #[arg(long, default_value_t = 30)]

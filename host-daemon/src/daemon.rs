@@ -292,6 +292,7 @@ impl Daemon {
                 epoch,
                 interconnect,
                 busy: self.engine.busy(&name),
+                retry: self.host.wishes.of(&name),
                 name,
             }
         };

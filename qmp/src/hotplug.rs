@@ -369,7 +369,7 @@ fn is_pending(error: &Error) -> bool {
 }
 
 /// Unplugs a whole set: the device `primary`, every function that goes with it, then the
-/// backends. Parts that are not there are passed over, so it also completes an interrupted
+/// backends and their memory, so that the machine can be migrated. Parts that are not there are passed over, so it also completes an interrupted
 /// [`plug`] or [`remove`].
 ///
 /// # Errors
@@ -384,9 +384,15 @@ pub async fn remove(
     for netdev in set.netdevs.iter().rev() {
         remove_netdev(client, id_of(netdev)).await?;
     }
-    for object in set.objects.iter().rev() {
-        remove_object(client, id_of(object)).await?;
+    let objects: Vec<String> = set.objects.iter().rev().map(id_of).collect();
+    for object in &objects {
+        remove_object(client, object.clone()).await?;
     }
+    let released = objects::memory_released(client, &objects).await;
+    released.map_err(|source| UnplugError::Command {
+        device: primary.0.clone(),
+        source,
+    })?;
     Ok(unplugged)
 }
 

@@ -1,12 +1,17 @@
 //! QEMU's tree of objects: what is in it, and user-made objects by id.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::commands;
 use crate::error::Error;
+
+/// QEMU frees memory some tens of milliseconds after the object is gone, later on a busy machine.
+const RELEASED: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The names of an object's children; ids of user-made objects are children of `/objects`.
 ///
@@ -35,6 +40,42 @@ pub async fn remove(client: &Client, id: &str) -> Result<(), Error> {
     }
     let id = id.to_owned();
     client.execute(commands::object_del { id }).await.map(drop)
+}
+
+/// Waits until QEMU does not list the memory of removed backends any more: a migration that begins
+/// before would speak of it, and its destination, which never had it, ends the migration.
+/// (`x-query-ramblock`, for people: a QEMU that lacks it, or takes long, is not waited for.)
+///
+/// # Errors
+/// [`Error::Closed`] and the like; not what QEMU refuses.
+pub async fn memory_released(client: &Client, ids: &[String]) -> Result<(), Error> {
+    let released = async {
+        while !ids.is_empty() {
+            let listed = match client.execute_raw("x-query-ramblock", Value::Null).await {
+                Err(error) if error.refusal().is_some() => return Ok(()),
+                listed => listed?,
+            };
+            let blocks = listed["human-readable-text"].as_str().unwrap_or_default();
+            let mut blocks = blocks
+                .lines()
+                .filter_map(|line| line.split(' ').find(|it| !it.is_empty()));
+            let of_ours = |block: &str| {
+                ids.iter().any(|id| {
+                    block
+                        .strip_suffix(id.as_str())
+                        .is_some_and(|path| path.ends_with('/'))
+                })
+            };
+            if !blocks.any(of_ours) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(RELEASED, released)
+        .await
+        .unwrap_or(Ok(()))
 }
 
 /// Makes a user-made object with the arguments of `object-add`, in place of one of the same id.

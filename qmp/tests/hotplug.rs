@@ -171,6 +171,28 @@ async fn a_failed_plug_names_what_the_guest_keeps_and_remove_completes_it() {
     plug(&machine.qmp, &hca(), LIMIT).await.unwrap();
 }
 
+/// QEMU frees the memory of an HCA later than it says that the HCA is gone.
+#[tokio::test]
+async fn a_machine_whose_hca_has_just_gone_can_be_migrated() {
+    let folder = folder();
+    let source = Machine::start(&folder, "source", &[]).await;
+    let target = Machine::waiting(&folder, "target", &[]).await;
+    let settings = migration::Settings::live();
+    let to = migration::Endpoint::Unix(folder.path().join("stream"));
+    let incoming = migration::Incoming::listen(&target.qmp, &to, &settings).await;
+    let (set, primary) = (hca(), DeviceId::from("hca"));
+    plug(&source.qmp, &set, LIMIT).await.unwrap();
+    // There is no guest to let go of it; a reset does.
+    let held = remove(&source.qmp, &set, &primary, NEVER).await;
+    held.unwrap_err();
+    let reset = source.qmp.execute(commands::system_reset {}).await;
+    reset.unwrap();
+    remove(&source.qmp, &set, &primary, LIMIT).await.unwrap();
+    let outgoing = migration::Outgoing::start(&source.qmp, &to, &settings, NEVER).await;
+    outgoing.unwrap().finish(LIMIT).await.unwrap();
+    incoming.unwrap().finish(LIMIT).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_part_without_id_is_refused_before_anything_is_added() {
     let folder = folder();

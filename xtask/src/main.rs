@@ -33,7 +33,7 @@ cargo xtask setup                   install by apt what is missing (the others d
 cargo xtask soak --minutes N        every program with every MPI, switched all the time; a table
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
-cargo xtask soak faults [--minutes N]  daemons and QEMUs killed in every phase of crossings
+cargo xtask soak faults [--minutes N]  daemons, agents and QEMUs killed, the link cut, in every phase
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench scale             what a switch costs on 2 to 32 ranks
 cargo xtask bench switch --guests   the same in guests, between verbs and TCP

@@ -10,7 +10,9 @@
 //! is removed by the next one ([`sweep`]). Creation and removal exclude each other: after
 //! [`Ledger::close`], also by a signal, nothing can be made any more.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -259,21 +261,29 @@ fn remove(entries: &Entries, directory: &Path) -> Result<(), LedgerError> {
             continue;
         }
         let removed = kill_all_in(name).and_then(|()| {
-            command::run("ip", ["netns", "delete", name])?;
+            ip_netns("delete", name)?;
             Ok(())
         });
         result = result.and(removed);
     }
-    if directory.exists() {
-        result = result.and(std::fs::remove_dir_all(directory).map_err(file("remove", directory)));
+    // Who comes next must find what could not be removed.
+    if result.is_ok() && directory.exists() {
+        result = std::fs::remove_dir_all(directory).map_err(file("remove", directory));
     }
     result
+}
+
+/// A second Ctrl-C at the terminal is not this program's: the removal must go on.
+fn ip_netns(verb: &str, namespace: &str) -> Result<String, CommandError> {
+    let mut command = Command::new("ip");
+    command.args(["netns", verb, namespace]).process_group(0);
+    command::output(&mut command)
 }
 
 fn kill_all_in(namespace: &str) -> Result<(), LedgerError> {
     let deadline = Instant::now() + GONE;
     loop {
-        let pids = command::run("ip", ["netns", "pids", namespace])?;
+        let pids = ip_netns("pids", namespace)?;
         let pids: Vec<i32> = pids.split_whitespace().flat_map(str::parse).collect();
         if pids.is_empty() || Instant::now() >= deadline {
             return Ok(());

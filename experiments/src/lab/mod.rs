@@ -419,6 +419,20 @@ impl Lab {
         host.start(&self.ledger)
     }
 
+    /// Cuts the link between the first two hosts for `time`.
+    ///
+    /// # Errors
+    /// [`LabError::Ledger`].
+    pub fn cut_link(&self, time: Duration) -> Result<(), LabError> {
+        let [first, second, ..] = &self.hosts[..] else {
+            return Ok(());
+        };
+        network::set_link(&first.namespace, second.name, false)?;
+        std::thread::sleep(time);
+        network::set_link(&first.namespace, second.name, true)?;
+        Ok(())
+    }
+
     /// A host by its name.
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)

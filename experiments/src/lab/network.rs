@@ -56,6 +56,15 @@ pub(super) fn tap(ledger: &Ledger, namespace: &str, name: &str) -> Result<(), Le
     })
 }
 
+/// Takes the link between the first host and `host` down, or up again.
+///
+/// # Errors
+/// [`LedgerError`].
+pub(super) fn set_link(first: &str, host: &str, up: bool) -> Result<(), LedgerError> {
+    let state = if up { "up" } else { "down" };
+    ip(first, &format!("link set eth-{host} {state}"))
+}
+
 /// Address of the host with this position on Ethernet.
 pub(super) fn address(index: usize) -> String {
     format!("10.77.0.{}", index + 1)

@@ -1,5 +1,5 @@
-//! `symvirt-lab faults`: daemons and QEMUs killed in every phase of crossings, until the time is
-//! over; a table of what became of them.
+//! `symvirt-lab faults`: daemons, agents and QEMUs killed, and the link between the hosts cut, in
+//! every phase of crossings, until the time is over; a table of what became of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ const MARGIN: Duration = Duration::from_secs(1200);
 struct Row {
     done: u32,
     rolled_back: u32,
+    degraded: u32,
     slowest: Duration,
 }
 
@@ -44,11 +45,16 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
     ];
     let live = live.concat().into_iter().map(|at| ("live", at));
     let hold = hold.concat().into_iter().map(|at| ("hold", at));
-    let daemons = live.chain(hold).flat_map(|(mode, at)| {
-        [Victim::Coordinator, Victim::Destination].map(|victim| (mode, victim, at))
-    });
+    let replaced = [
+        Victim::Coordinator,
+        Victim::Destination,
+        Victim::Agent,
+        Victim::Link,
+    ];
+    let phases = live.chain(hold);
+    let replaced = phases.flat_map(|(mode, at)| replaced.map(|victim| (mode, victim, at)));
     let qemus = [("live", Victim::WaitingQemu, Phase::Copy)];
-    let all = daemons.chain(qemus);
+    let all = replaced.chain(qemus);
     all.map(|(mode, victim, at)| Kill {
         from,
         to,
@@ -84,11 +90,11 @@ pub fn faults(time: Duration) -> anyhow::Result<bool> {
         };
         let row = rows.entry((kill.victim, kill.mode, kill.at)).or_default();
         row.slowest = row.slowest.max(after);
-        if phase == Phase::Done {
-            row.done += 1;
-            at_b = !at_b;
-        } else {
-            row.rolled_back += 1;
+        at_b ^= phase != Phase::RolledBack;
+        match phase {
+            Phase::Done => row.done += 1,
+            Phase::Degraded => row.degraded += 1,
+            _ => row.rolled_back += 1,
         }
         println!(
             "{kill:?}: {phase}, {:.1} s after the kill",
@@ -102,12 +108,15 @@ pub fn faults(time: Duration) -> anyhow::Result<bool> {
 }
 
 fn show(rows: &BTreeMap<(Victim, &str, Phase), Row>) {
-    println!("| killed | mode | in phase | done | rolled back | slowest end after the kill |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| killed or cut | mode | in phase | done | degraded | rolled back | slowest end after the kill |"
+    );
+    println!("|---|---|---|---|---|---|---|");
     for ((victim, mode, at), row) in rows {
         println!(
-            "| {victim:?} | {mode} | {at} | {} | {} | {:.1} s |",
+            "| {victim:?} | {mode} | {at} | {} | {} | {} | {:.1} s |",
             row.done,
+            row.degraded,
             row.rolled_back,
             row.slowest.as_secs_f64()
         );

@@ -1,4 +1,5 @@
-//! Programs that are killed in the middle of a crossing: the job runs on, every VM runs once.
+//! Programs that are killed, and links that are cut, in the middle of a crossing: the job runs on,
+//! every VM runs once.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// What a supervisor takes to start a daemon again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long the link between the hosts is cut.
+const CUT: Duration = Duration::from_secs(3);
+
 /// Between two looks at the journal.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -32,6 +36,10 @@ pub(super) enum Victim {
     Destination,
     /// A QEMU that waits there for its VM.
     WaitingQemu,
+    /// The agent in the first guest; init starts it again.
+    Agent,
+    /// The link between the hosts, for [`CUT`].
+    Link,
 }
 
 /// One crossing in which somebody is killed.
@@ -55,6 +63,9 @@ impl Kill {
             }
             Victim::Destination => phase == Phase::Done,
             Victim::WaitingQemu => phase == Phase::RolledBack,
+            Victim::Agent | Victim::Link => {
+                matches!(phase, Phase::Done | Phase::RolledBack | Phase::Degraded)
+            }
         }
     }
 }
@@ -113,6 +124,10 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
                 Victim::Coordinator => bed.lab.restart_daemon(from, PAUSE)?,
                 Victim::Destination => bed.lab.restart_daemon(to, PAUSE)?,
                 Victim::WaitingQemu => kill_waiting(bed, to)?,
+                Victim::Agent => {
+                    bed.lab.guests[0].run("pkill -9 -x symvirt-guest")?;
+                }
+                Victim::Link => bed.lab.cut_link(CUT)?,
             }
             Ok(at)
         });
@@ -130,10 +145,10 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
     let killed = killed.with_context(|| end.clone())?;
     let phase = crossing.last.phase;
     ensure!(kill.may_end(phase), "{end}");
-    let home = if crossing.is_done() {
-        kill.to
-    } else {
-        kill.from
+    // Degraded, the job is soon moved onto its HCAs all the same.
+    let home = match phase {
+        Phase::RolledBack => kill.from,
+        _ => kill.to,
     };
     exactly_one(bed, home)?;
     bed.expect(match home {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{ByteSize, GangName, HcaName, HostName, VmName};
 use crate::operation::{CopyStatus, OperationId, Phase, Plan, Report, Request, Target};
+use crate::retry::RetryInfo;
 
 /// Version of the API; daemons of different versions do not work together.
 pub const API_VERSION: u32 = 2;
@@ -116,6 +117,9 @@ pub struct GangInfo {
     pub interconnect: Target,
     /// The operation under way.
     pub busy: Option<OperationId>,
+    /// What an ended operation could not do, and is still wanted.
+    #[serde(default)]
+    pub retry: Option<RetryInfo>,
 }
 
 /// Where one VM of an operation stands.
