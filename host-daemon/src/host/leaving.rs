@@ -76,11 +76,14 @@ impl LocalHost {
         Ok(HostReply::Done)
     }
 
-    /// Stops a VM that is copied, so that the rest can be sent.
+    /// Stops a VM that is copied, so that the rest can be sent: as fast as it goes, as QEMU sends
+    /// the rest of a VM that it stops itself.
     pub(super) async fn stop_for_crossing(&self, vm: &VmName) -> Result<HostReply, HostError> {
         let (_, outgoing) = self.outgoing_of(vm)?;
         let stopped = outgoing.stop_machine().await;
         let at = stopped.map_err(|error| self.failed(&error))?;
+        let hurried = outgoing.set_bandwidth(0).await;
+        hurried.map_err(|error| self.failed(&error))?;
         Ok(HostReply::Stopped {
             at_us: at.as_ref().map(micros),
         })
