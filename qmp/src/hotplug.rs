@@ -369,8 +369,8 @@ fn is_pending(error: &Error) -> bool {
 }
 
 /// Unplugs a whole set: the device `primary`, every function that goes with it, then the
-/// backends and their memory, so that the machine can be migrated. Parts that are not there are passed over, so it also completes an interrupted
-/// [`plug`] or [`remove`].
+/// backends and their memory, so that the machine can be migrated. Parts that are not there are
+/// passed over, so it also completes an interrupted [`plug`] or [`remove`].
 ///
 /// # Errors
 /// [`UnplugError`]; parts after the one it names are still there.

@@ -49,24 +49,19 @@ pub async fn remove(client: &Client, id: &str) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Closed`] and the like; not what QEMU refuses.
 pub async fn memory_released(client: &Client, ids: &[String]) -> Result<(), Error> {
+    let endings: Vec<String> = ids.iter().map(|id| format!("/{id}")).collect();
     let released = async {
-        while !ids.is_empty() {
+        while !endings.is_empty() {
             let listed = match client.execute_raw("x-query-ramblock", Value::Null).await {
                 Err(error) if error.refusal().is_some() => return Ok(()),
                 listed => listed?,
             };
             let blocks = listed["human-readable-text"].as_str().unwrap_or_default();
-            let mut blocks = blocks
+            let of_ours = |block: &str| endings.iter().any(|ending| block.ends_with(ending));
+            let mut names = blocks
                 .lines()
-                .filter_map(|line| line.split(' ').find(|it| !it.is_empty()));
-            let of_ours = |block: &str| {
-                ids.iter().any(|id| {
-                    block
-                        .strip_suffix(id.as_str())
-                        .is_some_and(|path| path.ends_with('/'))
-                })
-            };
-            if !blocks.any(of_ours) {
+                .filter_map(|line| line.split_whitespace().next());
+            if !names.any(of_ours) {
                 return Ok(());
             }
             tokio::time::sleep(LOOK).await;

@@ -9,16 +9,22 @@ mod qemu;
 
 use std::time::Duration;
 
-use qemu::{Content, LIMIT, Machine, Writer, folder};
-use symvirt_qmp::migration::{Endpoint, Incoming, Outgoing, Settings, set_bandwidth};
-
-const OFTEN: Duration = Duration::from_millis(20);
+use qemu::{Content, LIMIT, Machine, Writer, folder, migrating};
+use symvirt_qmp::migration::{Settings, set_bandwidth};
 
 /// The machine writes to the same few pages and to nothing else, from before they are sent for the
 /// first time until it is stopped. A QEMU that emulates its CPU loses these stores where its
-/// downtime limit lets it look for written pages before it has sent those it knows of.
+/// downtime limit lets it look for written pages before it has sent those it knows of: in two moves
+/// of three.
 #[tokio::test]
 async fn a_machine_that_is_stopped_by_us_arrives_as_it_was_left() {
+    for _ in 0..3 {
+        assert_eq!(lost().await, 0, "pages that arrived out of date, of 16");
+    }
+}
+
+/// How many pages of a machine that was moved arrived out of date.
+async fn lost() -> usize {
     let folder = folder();
     let (content, writer) = (Content::new(&folder, 8 << 20), Writer::new(&folder));
     let load = content.arguments().into_iter().chain(writer.arguments());
@@ -39,13 +45,7 @@ async fn a_machine_that_is_stopped_by_us_arrives_as_it_was_left() {
         max_bandwidth: Some(100 << 10),
         ..there.clone()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &there)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &here, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) = migrating(&folder, [&source, &target], &here, &there).await;
     // Long enough to look once before the pages that are written have gone.
     tokio::time::sleep(Duration::from_secs(1)).await;
     set_bandwidth(&source.qmp, 0).await.unwrap();
@@ -61,8 +61,7 @@ async fn a_machine_that_is_stopped_by_us_arrives_as_it_was_left() {
 
     let left = writer.written(&source, folder.path()).await;
     let arrived = writer.written(&target, folder.path()).await;
-    let lost = left.chunks(4096).zip(arrived.chunks(4096));
-    let lost = lost.filter(|(left, arrived)| left != arrived).count();
-    assert_eq!(lost, 0, "pages that arrived out of date, of 16");
     content.assert_in(&target, folder.path()).await;
+    let pages = left.chunks(4096).zip(arrived.chunks(4096));
+    pages.filter(|(left, arrived)| left != arrived).count()
 }

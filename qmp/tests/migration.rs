@@ -9,14 +9,12 @@ mod qemu;
 
 use std::time::Duration;
 
-use qemu::{Content, LIMIT, Machine, folder};
+use qemu::{Content, LIMIT, Machine, OFTEN, folder, migrating, stream};
 use serde_json::{Map, Value, json};
 use symvirt_qmp::commands::RunState;
 use symvirt_qmp::migration::{
     Cancelled, Endpoint, Incoming, MigrateError, Outgoing, Settings, Status, configure,
 };
-
-const OFTEN: Duration = Duration::from_millis(20);
 
 /// Slow enough never to end by itself.
 fn crawling() -> Settings {
@@ -51,7 +49,7 @@ async fn a_machine_moves_with_its_memory_over_unix_and_tcp() {
                 host: "127.0.0.1".into(),
                 port: 0,
             },
-            false => Endpoint::Unix(folder.path().join("stream")),
+            false => stream(&folder),
         };
         let mut incoming = Incoming::listen(&target.qmp, &endpoint, &settings)
             .await
@@ -102,13 +100,8 @@ async fn a_migration_pauses_before_the_switchover_and_continues_when_told() {
         pause_before_switchover: true,
         ..Settings::live()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &settings)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &settings, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &settings, &settings).await;
 
     outgoing.wait_for_switchover(LIMIT).await.unwrap();
     assert_ne!(
@@ -147,13 +140,7 @@ async fn a_migration_that_awaits_the_stop_iterates_until_the_machine_is_stopped(
         await_stop: true,
         ..there.clone()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &there)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &here, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) = migrating(&folder, [&source, &target], &here, &there).await;
 
     // Nothing dirties its memory: without the word to stop it would be over after one pass.
     let ready = outgoing
@@ -185,13 +172,8 @@ async fn a_stopped_machine_that_runs_again_goes_on_iterating() {
         await_stop: true,
         ..crawling()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &Settings::live())
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &slow, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &slow, &Settings::live()).await;
     outgoing
         .wait_until(LIMIT, |progress| progress.remaining > 0)
         .await
@@ -219,13 +201,8 @@ async fn a_migration_cancelled_before_the_switchover_leaves_the_source_running()
         pause_before_switchover: true,
         ..Settings::live()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &settings)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &settings, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &settings, &settings).await;
     outgoing.wait_for_switchover(LIMIT).await.unwrap();
 
     assert_eq!(outgoing.cancel(LIMIT).await.unwrap(), Cancelled::StillHere);
@@ -247,13 +224,8 @@ async fn a_running_migration_shows_progress_takes_new_limits_and_can_be_cancelle
     source.run().await;
 
     let target = Machine::waiting(&folder, "target", &load).await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &crawling())
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &crawling(), OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &crawling(), &crawling()).await;
     let seen = outgoing
         .wait_until(LIMIT, |progress| progress.remaining > 0)
         .await
@@ -323,7 +295,7 @@ async fn a_machine_restored_from_a_mapped_file_migrates_despite_its_stale_status
 
     // Crawling, so that whoever believes the stale status says so now.
     let target = Machine::waiting(&folder, "target", &load).await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let endpoint = stream(&folder);
     let mut incoming = Incoming::listen(&target.qmp, &endpoint, &crawling())
         .await
         .unwrap();
@@ -366,7 +338,7 @@ async fn leftovers_of_an_earlier_migration_do_not_reach_the_next() {
 
     configure(&source.qmp, &odd).await.unwrap();
     let target = Machine::waiting(&folder, "target", &[]).await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let endpoint = stream(&folder);
     let plain = Settings::live();
     let mut incoming = Incoming::listen(&target.qmp, &endpoint, &plain)
         .await
@@ -444,13 +416,8 @@ async fn several_channels_work_on_both_sides() {
         multifd_channels: Some(4),
         ..Settings::live()
     };
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &settings)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &settings, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &settings, &settings).await;
     outgoing.finish(LIMIT).await.unwrap();
     incoming.finish(LIMIT).await.unwrap();
     content.assert_in(&target, folder.path()).await;
@@ -484,13 +451,7 @@ async fn compressed_channels_await_the_stop_and_pause_before_the_switchover() {
         ..there.clone()
     };
     here.parameters.insert("max-cpu-throttle".into(), 60.into());
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &there)
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &here, OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) = migrating(&folder, [&source, &target], &here, &there).await;
     let iterating = outgoing.wait_until(LIMIT, |progress| progress.passes > 5);
     let iterating = iterating.await.unwrap();
     assert_eq!(iterating.status, Status::active);
@@ -525,7 +486,7 @@ async fn a_destination_with_other_devices_fails_and_the_source_runs_on() {
     let source = Machine::start(&folder, "source", &["-device", "virtio-rng-pci"]).await;
     let target = Machine::waiting(&folder, "target", &[]).await;
     source.run().await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
+    let endpoint = stream(&folder);
     let settings = Settings::live();
     let mut incoming = Incoming::listen(&target.qmp, &endpoint, &settings)
         .await
@@ -549,13 +510,8 @@ async fn a_destination_that_dies_fails_the_migration_and_the_source_runs_on() {
     let source = Machine::start(&folder, "source", &[]).await;
     let mut target = Machine::waiting(&folder, "target", &[]).await;
     source.run().await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &crawling())
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &crawling(), OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &crawling(), &crawling()).await;
     outgoing
         .wait_until(LIMIT, |progress| progress.remaining > 0)
         .await
@@ -577,13 +533,8 @@ async fn a_source_that_dies_is_reported_to_whoever_waits_for_its_migration() {
     let folder = folder();
     let mut source = Machine::start(&folder, "source", &[]).await;
     let target = Machine::waiting(&folder, "target", &[]).await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let mut incoming = Incoming::listen(&target.qmp, &endpoint, &crawling())
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &crawling(), OFTEN)
-        .await
-        .unwrap();
+    let (mut incoming, outgoing) =
+        migrating(&folder, [&source, &target], &crawling(), &crawling()).await;
     outgoing
         .wait_until(LIMIT, |progress| progress.remaining > 0)
         .await
@@ -605,18 +556,14 @@ async fn a_migration_can_be_taken_over_by_another_client() {
     let folder = folder();
     let source = Machine::start(&folder, "source", &[]).await;
     let target = Machine::waiting(&folder, "target", &[]).await;
-    let endpoint = Endpoint::Unix(folder.path().join("stream"));
-    let incoming = Incoming::listen(&target.qmp, &endpoint, &crawling())
-        .await
-        .unwrap();
-    let outgoing = Outgoing::start(&source.qmp, &endpoint, &crawling(), OFTEN)
-        .await
-        .unwrap();
+    let (incoming, outgoing) =
+        migrating(&folder, [&source, &target], &crawling(), &crawling()).await;
     outgoing
         .wait_until(LIMIT, |progress| progress.remaining > 0)
         .await
         .unwrap();
     drop((outgoing, incoming));
+    let endpoint = stream(&folder);
     let mut incoming = Incoming::attach(&target.qmp, &endpoint);
     let taken = Outgoing::attach(&source.qmp, &endpoint, OFTEN)
         .await

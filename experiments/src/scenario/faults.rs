@@ -45,14 +45,14 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
     ];
     let live = live.concat().into_iter().map(|at| ("live", at));
     let hold = hold.concat().into_iter().map(|at| ("hold", at));
-    let replaced = [
+    let victims = [
         Victim::Coordinator,
         Victim::Destination,
         Victim::Agent,
         Victim::Link,
     ];
     let phases = live.chain(hold);
-    let replaced = phases.flat_map(|(mode, at)| replaced.map(|victim| (mode, victim, at)));
+    let replaced = phases.flat_map(|(mode, at)| victims.map(|victim| (mode, victim, at)));
     let qemus = [("live", Victim::WaitingQemu, Phase::Copy)];
     let all = replaced.chain(qemus);
     all.map(|(mode, victim, at)| Kill {

@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use symvirt_qmp::migration::{Endpoint, Incoming, Outgoing, Settings};
 use symvirt_qmp::{Client, commands};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// Long enough for a busy machine; nothing here waits that long when all is well.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a migration is asked how far it is.
+pub const OFTEN: Duration = Duration::from_millis(20);
 
 /// A machine that ends with the test.
 pub struct Machine {
@@ -81,6 +85,18 @@ impl Machine {
         self.qmp.execute(commands::cont {}).await.unwrap();
     }
 
+    /// A part of its memory; `folder` takes the file that it goes through.
+    pub async fn memory(&self, address: u64, size: u64, folder: &Path) -> Vec<u8> {
+        let seen = folder.join("seen");
+        let save = commands::pmemsave {
+            val: address,
+            size,
+            filename: seen.display().to_string(),
+        };
+        self.qmp.execute(save).await.unwrap();
+        std::fs::read(&seen).unwrap()
+    }
+
     /// Drops the connection; the machine ends with what is returned.
     pub fn disconnect(self) -> Child {
         self.child
@@ -90,6 +106,24 @@ impl Machine {
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// Where the machines of one test meet.
+pub fn stream(folder: &TempDir) -> Endpoint {
+    Endpoint::Unix(folder.path().join("stream"))
+}
+
+/// Begins to move the first machine into the second, which waits; each side by its settings.
+pub async fn migrating(
+    folder: &TempDir,
+    [source, target]: [&Machine; 2],
+    here: &Settings,
+    there: &Settings,
+) -> (Incoming, Outgoing) {
+    let endpoint = stream(folder);
+    let incoming = Incoming::listen(&target.qmp, &endpoint, there).await;
+    let outgoing = Outgoing::start(&source.qmp, &endpoint, here, OFTEN).await;
+    (incoming.unwrap(), outgoing.unwrap())
 }
 
 /// Something in memory that is not zero, so that its pages have to be sent.
@@ -135,15 +169,9 @@ impl Content {
     }
 
     pub async fn assert_in(&self, machine: &Machine, folder: &Path) {
-        let seen = folder.join("seen");
-        let save = commands::pmemsave {
-            val: Self::ADDRESS,
-            size: self.bytes.len() as u64,
-            filename: seen.display().to_string(),
-        };
-        machine.qmp.execute(save).await.unwrap();
+        let size = self.bytes.len() as u64;
         assert!(
-            std::fs::read(&seen).unwrap() == self.bytes,
+            machine.memory(Self::ADDRESS, size, folder).await == self.bytes,
             "the memory has another content"
         );
     }
@@ -173,11 +201,10 @@ impl Writer {
 
     pub fn new(folder: &TempDir) -> Writer {
         let disk = folder.path().join("writer");
-        let mut sector = [0; 512];
-        sector[..Self::PROGRAM.len()].copy_from_slice(&Self::PROGRAM);
-        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        // The firmware boots nothing from a disk of a single sector.
         let mut content = vec![0; 1 << 20];
-        content[..512].copy_from_slice(&sector);
+        content[..Self::PROGRAM.len()].copy_from_slice(&Self::PROGRAM);
+        content[510..512].copy_from_slice(&[0x55, 0xaa]);
         std::fs::write(&disk, content).unwrap();
         Writer { disk }
     }
@@ -195,14 +222,7 @@ impl Writer {
 
     /// What it has written so far.
     pub async fn written(&self, machine: &Machine, folder: &Path) -> Vec<u8> {
-        let seen = folder.join("written");
-        let save = commands::pmemsave {
-            val: Self::ADDRESS,
-            size: Self::SIZE,
-            filename: seen.display().to_string(),
-        };
-        machine.qmp.execute(save).await.unwrap();
-        std::fs::read(&seen).unwrap()
+        machine.memory(Self::ADDRESS, Self::SIZE, folder).await
     }
 
     /// Returns when every page has been written.

@@ -59,7 +59,8 @@ impl Pace {
         let slowest = self.slowest_ms(copies);
         let mut changes = BTreeMap::new();
         for (vm, copy) in copies {
-            let ahead = copy.passes > 0 && slowest > NEAR_MS && self.left_ms(copy) < slowest / 2;
+            let left = self.left_ms(copy);
+            let ahead = copy.passes > 0 && slowest > NEAR_MS && left.saturating_mul(2) < slowest;
             if ahead || fits(copy, self, downtime_ms) {
                 let sent = |memory: u64| copy.compressed(memory);
                 let with_the_slowest = sent(copy.remaining).saturating_mul(1000) / slowest.max(1);
