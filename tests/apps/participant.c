@@ -2,9 +2,9 @@
  * MPI, which keeps a verbs device open where there is one, and a connection over TCP in any case.
  * It takes part in every switch: the resources are released, and acquired again.
  *
- * Promise: callbacks come in their order, one at a time; the store is used only while it has its
- * resources; a region that holds the process sees one epoch; the state tells the transports in use;
- * messages arrive byte by byte. Without the library it does the same, unswitched.
+ * Promise: callbacks come in their order, one at a time, in every switch; the store is used only
+ * while it has its resources; a region that holds the process sees one epoch; the state tells the
+ * transports in use; messages arrive byte by byte. Without the library it does the same, unswitched.
  *
  * Options: --refuse 1   the store refuses switches while it writes a "checkpoint"
  *          --endless 1  rank 0 stays in one region until the end
@@ -161,6 +161,19 @@ static struct symvirt_state state_now(void)
     return state;
 }
 
+/* No epoch begins without the store; but a switch that began before it was added may still end. */
+static void took_part(struct store *store, uint64_t *joined)
+{
+    uint64_t now = state_now().epoch;
+    pthread_mutex_lock(&store->lock);
+    if (store->epoch == 0) {
+        *joined = now;
+    }
+    VF_REQUIRE(now == *joined || store->epoch >= now, "%s has seen switch %llu, and not %llu",
+               store->name, (unsigned long long)store->epoch, (unsigned long long)now);
+    pthread_mutex_unlock(&store->lock);
+}
+
 /* A region in which nothing may change. */
 static void held_region(int library)
 {
@@ -195,7 +208,7 @@ int main(int argc, char **argv)
     if (endless && vf.rank == 0) {
         VF_REQUIRE(symvirt_hold("endless region") == library, "symvirt_hold");
     }
-    uint64_t entered = state_now().epoch;
+    uint64_t entered = state_now().epoch, joined = entered;
     while (vf_more()) {
         uint64_t sequence = (uint64_t)vf.round;
         set_refusal(refuse && vf.round % 100 < 50);
@@ -204,6 +217,7 @@ int main(int argc, char **argv)
                      MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         vf_check(incoming, LENGTH, left, 1, sequence);
         use(&stores[vf.round % 2], sequence);
+        took_part(&stores[0], &joined);
         if (vf.round % 50 == 7 && vf.rank == vf.ranks - 1) {
             held_region(library);
         }

@@ -11,6 +11,7 @@
 //! | [`job`] | runs a command within a time limit, with backtraces of what hangs |
 //! | [`rehearsal`] | a job under `symvirt-guest rehearse`, and its report |
 //! | [`debian`] | programs of Debian, with and without switches |
+//! | [`slurm`] | a site under Slurm, whose `srun` starts jobs |
 //! | [`setting`] | how the transports change, and how UCX sends over them |
 //! | [`storm`] | such a job among switches, and what is asked of it |
 //! | [`soak`] | `symvirt-soak`: storms over everything, and the page made of them |
@@ -33,6 +34,7 @@ pub mod mpi;
 pub mod place;
 pub mod rehearsal;
 pub mod setting;
+pub mod slurm;
 pub mod soak;
 pub mod storm;
 pub mod wheels;

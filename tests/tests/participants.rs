@@ -28,9 +28,10 @@ fn takes_part(order: &str) {
     let releases = figures(&outcome, "releases");
     assert_eq!(releases.len(), 2, "{}", outcome.describe());
     for count in releases {
-        // One that began before they were added, or ended after they were removed, has none.
+        // That they take part in every switch the program sees for itself. Those before they were
+        // added and after they were removed have none: few, unless the machine is busy.
         assert!(
-            count + 2 >= report.switches && count <= report.switches,
+            2 * count >= report.switches && count <= report.switches,
             "{count} releases in {} switches",
             report.switches
         );
