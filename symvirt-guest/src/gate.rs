@@ -39,6 +39,8 @@ pub struct Gate {
     closed: Futex,
     /// Counts leavers that found the gate closed: the closer waits on it.
     left: Futex,
+    /// How many threads wait at the closed gate.
+    waiting: Futex,
     /// The modes of all threads that ever entered and have not ended.
     threads: Mutex<Vec<&'static ModeCell>>,
 }
@@ -56,6 +58,7 @@ impl Gate {
         Gate {
             closed: Futex::new(0),
             left: Futex::new(0),
+            waiting: Futex::new(0),
             threads: Mutex::new(Vec::new()),
         }
     }
@@ -94,8 +97,16 @@ impl Gate {
     #[cold]
     fn wait_until_open(&self) {
         light_barrier();
+        self.waiting.add_one();
         self.tell_closer();
         self.closed.wait_while(1, None);
+        self.waiting.subtract_one();
+    }
+
+    /// Whether an application thread is kept out at this moment.
+    #[cfg(not(loom))]
+    pub fn is_awaited(&self) -> bool {
+        self.waiting.get() > 0
     }
 
     /// Makes the closer look at this thread from now on; its mode becomes Idle.

@@ -16,7 +16,7 @@ use std::sync::{
 
 /// See the module.
 pub struct Queue<T> {
-    /// Waiting, or being delivered.
+    /// Waiting, or being delivered; and detours.
     count: AtomicUsize,
     waiting: Mutex<VecDeque<T>>,
     /// The thread that delivers; 0 for none.
@@ -38,6 +38,17 @@ impl<T> Queue<T> {
     pub fn push(&self, thing: T) {
         self.count.fetch_add(1, Ordering::Release);
         self.locked(|waiting| waiting.push_back(thing));
+    }
+
+    /// Keeps the queue from looking empty until [`Queue::end_detour`]: whoever looks comes to
+    /// [`Queue::deliver`] first.
+    pub fn begin_detour(&self) {
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// See [`Queue::begin_detour`].
+    pub fn end_detour(&self) {
+        self.count.fetch_sub(1, Ordering::Release);
     }
 
     /// Whether nothing is waiting or being delivered.

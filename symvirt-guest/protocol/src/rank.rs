@@ -298,18 +298,21 @@ pub enum FromRank {
     },
 }
 
-/// Where the time went while one rank stood still, in microseconds.
+/// Where the time went while one rank stood still, in microseconds. In make-before-break the gate
+/// may close twice, for the sends and for the rest; what lies between counts where an application
+/// thread was kept out of UCX.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Stall {
     /// From closing the gate until no application thread was inside UCX.
     pub gate_us: u64,
     /// From publishing the counters until the totals arrived.
     pub counters_us: u64,
-    /// Until own sends were complete and everything expected had arrived.
+    /// Until everything expected had arrived and, where sends did not change over first, own sends
+    /// were complete.
     pub drain_us: u64,
     /// Cancelling and re-posting receives, swapping.
     pub repost_us: u64,
-    /// From closing to opening the gate.
+    /// From closing to opening the gate, each time.
     pub total_us: u64,
     /// Messages that were drained into the library's own memory.
     pub drained_messages: u64,

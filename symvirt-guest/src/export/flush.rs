@@ -15,6 +15,7 @@ use crate::object::handle;
 use crate::object::request::{self, Request};
 use crate::object::worker::Worker;
 use crate::real::real;
+use crate::switch::flip;
 use crate::transfer::begin::plain;
 use crate::transfer::send;
 use crate::transfer::short::Short;
@@ -22,11 +23,11 @@ use crate::transfer::short::Short;
 /// # Safety
 /// `param` is the application's.
 unsafe fn flush_worker(worker: &Worker, param: *const RequestParam) -> StatusPtr {
-    let _inside = worker.enter();
+    let _inside = flip::enter_when_over(worker);
     // SAFETY: inside the gate, on the real worker in use.
     unsafe {
         send::operation(None, worker, param, |param| {
-            (real().worker_flush_nbx)(worker.real(), param)
+            (real().worker_flush_nbx)(worker.sending_real(), param)
         })
     }
 }
@@ -39,10 +40,12 @@ unsafe fn flush_endpoint(endpoint: &Endpoint, param: *const RequestParam) -> Sta
     let worker = unsafe { &*endpoint.worker };
     // SAFETY: by the caller's promise; inside the gate, as asked for.
     unsafe {
-        if let Some(short) = Short::of_other(worker, param) {
+        if let Some(short) = Short::of_other(worker, param)
+            && worker.ahead().is_null()
+        {
             return flush_inside(endpoint, worker, param, Some(&short));
         }
-        let _inside = worker.enter();
+        let _inside = flip::enter_when_over(worker);
         flush_inside(endpoint, worker, param, None)
     }
 }
@@ -89,8 +92,8 @@ pub unsafe fn wait(worker: &Worker, started: StatusPtr) -> Status {
             return status;
         }
         if worker.deferred.deliver().is_some() {
-            // SAFETY: inside the gate, on the real worker in use.
-            unsafe { (real().worker_progress)(worker.real()) };
+            // SAFETY: inside the gate.
+            unsafe { flip::progress(worker) };
         }
     }
 }

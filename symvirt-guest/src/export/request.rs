@@ -10,7 +10,7 @@ use symvirt_ffi::ucs::Status;
 
 use super::rarely;
 use crate::object::handle;
-use crate::object::request::{self, COMPLETE, FIRED, RETURNED, Request};
+use crate::object::request::{self, COMPLETE, FIRED, Kind, RETURNED, Request};
 use crate::real::{foreign, real};
 
 /// # Safety
@@ -137,8 +137,12 @@ pub unsafe extern "C" fn ucp_request_cancel(worker: *mut c_void, request: *mut c
             return (real().request_cancel)(worker, request);
         };
         let _inside = worker.enter();
-        if !(*ours).real.is_null() {
-            (real().request_cancel)(worker.real(), (*ours).real);
+        if !(*ours).is_left_behind(worker) && !(*ours).real.is_null() {
+            let from = match (*ours).kind {
+                Kind::Operation | Kind::SyncSend => worker.sending_real(),
+                Kind::Receive | Kind::MessageReceive | Kind::Fetch => worker.real(),
+            };
+            (real().request_cancel)(from, (*ours).real);
         }
     }
 }

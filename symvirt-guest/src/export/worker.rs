@@ -12,6 +12,7 @@ use crate::object::worker::Worker;
 use crate::object::{handle, trailer};
 use crate::process::workers;
 use crate::real::{found, real};
+use crate::switch::flip;
 
 /// Bytes of an active message's header that fit whatever the transport: it goes into one fragment
 /// with UCX's own, of which the smallest are UD's over an MTU of 1024 bytes. UCX's answer holds for
@@ -82,7 +83,7 @@ unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
         };
         let _inside = ours.enter();
         match ours.deferred.deliver() {
-            Some(delivered) => delivered + (real().worker_progress)(ours.real()),
+            Some(delivered) => delivered + flip::progress(ours),
             None => 0,
         }
     }

@@ -34,6 +34,10 @@ impl Futex {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 
+    pub fn subtract_one(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Sleeps while the word is `value`, at most `limit`; may wake early.
     #[cfg(not(loom))]
     pub fn wait_while(&self, value: u32, limit: Option<Duration>) {

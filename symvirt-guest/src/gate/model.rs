@@ -25,6 +25,7 @@ fn nobody_is_inside_while_the_gate_is_closed() {
             gate: Gate {
                 closed: Futex::new(0),
                 left: Futex::new(0),
+                waiting: Futex::new(0),
                 threads: Mutex::new(vec![mode]),
             },
             real: UnsafeCell::new(0),

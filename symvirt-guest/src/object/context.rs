@@ -150,6 +150,11 @@ impl Context {
         self.recipe.params.features & feature::AM != 0
     }
 
+    /// Whether its workers take tagged messages and nothing else.
+    pub fn is_for_tags_only(&self) -> bool {
+        self.recipe.params.features == feature::TAG
+    }
+
     /// Makes another real context.
     ///
     /// # Errors

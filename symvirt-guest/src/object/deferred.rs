@@ -30,6 +30,16 @@ impl Deferred {
         self.0.push(Waiting::Message(arrival));
     }
 
+    /// Leads the application's progress the long way, as if something were waiting.
+    pub fn begin_detour(&self) {
+        self.0.begin_detour();
+    }
+
+    /// See [`Deferred::begin_detour`].
+    pub fn end_detour(&self) {
+        self.0.end_detour();
+    }
+
     /// Whether nothing is waiting or being delivered.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {

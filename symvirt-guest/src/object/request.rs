@@ -92,6 +92,8 @@ pub struct Request {
     /// `op_attr_mask` of the application; it announces `callback` and `user_data`.
     pub asked: u32,
     pub kind: Kind,
+    /// The real side that it is on, if anybody but a receive asks: see [`Worker::side_of`].
+    pub side: u8,
     pub callback: *const c_void,
     pub user_data: *mut c_void,
     pub status: AtomicI32,
@@ -128,6 +130,7 @@ impl Request {
             info: TagRecvInfo::default(),
             asked: 0,
             kind: Kind::Operation,
+            side: 0,
             callback: ptr::null(),
             user_data: ptr::null_mut(),
             status: AtomicI32::new(Status::INPROGRESS.0),
@@ -210,6 +213,12 @@ impl Request {
         before
     }
 
+    /// Whether it is under way on a side that its worker has left for such operations: it will
+    /// complete, and cannot be cancelled any more.
+    pub fn is_left_behind(&self, worker: &Worker) -> bool {
+        self.kind != Kind::Receive && self.side != worker.side_of(self.kind)
+    }
+
     /// The status that the application may see.
     #[inline(always)]
     pub fn visible_status(&self) -> Status {
@@ -250,7 +259,7 @@ pub unsafe fn fired(request: *mut Request, worker: &Worker, status: Status, kind
     }
     free_real(header);
     if kind != Kind::Receive {
-        worker.traffic.operation_ended();
+        worker.traffic.operation_ended(header.side);
     }
     if matches!(kind, Kind::Operation | Kind::SyncSend) && header.posting.count > 0 {
         worker.traffic.sending_ended(header.posting.count);
@@ -304,7 +313,8 @@ pub unsafe fn returned(
         return false;
     }
     if kind != Kind::Receive {
-        worker.traffic.operation_started();
+        header.side = worker.side_of(kind);
+        worker.traffic.operation_started(header.side);
     }
     true
 }

@@ -95,7 +95,7 @@ impl Routes {
         match lock(&self.0).entry(route) {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(place) => {
-                let real = route.connect(worker, worker.real(), address)?;
+                let real = route.connect(worker, worker.sending_real(), address)?;
                 Ok(*place.insert(real))
             }
         }

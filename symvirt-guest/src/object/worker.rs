@@ -27,6 +27,7 @@ use super::lock;
 use super::message::Messages;
 use super::pool::Pool;
 use super::posted::Posted;
+use super::request::Kind;
 use super::route::Routes;
 use super::syncs::Syncs;
 use crate::gate::{self, Passage};
@@ -55,6 +56,10 @@ pub struct Worker {
     /// Real sides that it has left so far.
     pub side: AtomicU64,
     pub syncs: Syncs,
+    /// While sends lead over the next side already: its real worker, see `switch::flip`.
+    ahead: AtomicPtr<c_void>,
+    /// Times that the application drove both sides.
+    pub pulse: AtomicU64,
     pub id: WorkerId,
     pub context: *const Context,
     /// What the application asked for: the real one is SERIALIZED.
@@ -77,8 +82,9 @@ pub struct Traffic {
     received: AtomicU64,
     /// Messages that a probe removed.
     probed: AtomicU64,
-    /// Sends, flushes, closes, receives of probed and active messages that are under way.
-    operations: AtomicI64,
+    /// Sends, flushes, closes, receives of probed and active messages that are under way, by the
+    /// real side that they are on: of two in use one after the other.
+    operations: [AtomicI64; 2],
     /// Bytes of the sends among them: their receivers may have to keep them.
     sending: AtomicI64,
     /// Atomics were issued.
@@ -109,13 +115,13 @@ impl Traffic {
     }
 
     #[inline(always)]
-    pub fn operation_started(&self) {
-        self.operations.fetch_add(1, Ordering::Relaxed);
+    pub fn operation_started(&self, side: u8) {
+        self.operations[usize::from(side % 2)].fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline(always)]
-    pub fn operation_ended(&self) {
-        self.operations.fetch_sub(1, Ordering::Relaxed);
+    pub fn operation_ended(&self, side: u8) {
+        self.operations[usize::from(side % 2)].fetch_sub(1, Ordering::Release);
     }
 
     /// A send of so many bytes is under way.
@@ -150,10 +156,15 @@ impl Traffic {
 
     /// Operations under way.
     pub fn operations(&self) -> i64 {
-        self.operations.load(Ordering::Relaxed)
+        self.operations_on(0) + self.operations_on(1)
     }
 
-    /// A new epoch begins; no operation is under way.
+    /// Operations under way on a side.
+    pub fn operations_on(&self, side: u8) -> i64 {
+        self.operations[usize::from(side % 2)].load(Ordering::Acquire)
+    }
+
+    /// A new epoch begins, and everything that was sent here in the last one has arrived.
     pub fn reset(&self) {
         self.received.store(0, Ordering::Relaxed);
         self.probed.store(0, Ordering::Relaxed);
@@ -192,6 +203,8 @@ impl Worker {
             descriptors: Descriptors::default(),
             side: AtomicU64::new(0),
             syncs: Syncs::default(),
+            ahead: AtomicPtr::new(ptr::null_mut()),
+            pulse: AtomicU64::new(0),
             id,
             context,
             thread_mode,
@@ -241,6 +254,29 @@ impl Worker {
     /// Changes the real side; under the closed gate. Returns the old one.
     pub fn swap_real(&self, new: *mut c_void) -> *mut c_void {
         self.real.swap(new, Ordering::Relaxed)
+    }
+
+    /// The real worker of the next side while sends lead over it already, otherwise null.
+    pub fn ahead(&self) -> *mut c_void {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// Lets sends lead over a next side, or ends that; under the closed gate. Returns what
+    /// [`Worker::ahead`] was.
+    pub fn set_ahead(&self, ahead: *mut c_void) -> *mut c_void {
+        self.ahead.swap(ahead, Ordering::Relaxed)
+    }
+
+    /// The real worker that endpoints lead over, and whose address peers are to know.
+    pub fn sending_real(&self) -> *mut c_void {
+        let ahead = self.ahead();
+        if ahead.is_null() { self.real() } else { ahead }
+    }
+
+    /// The real side on which an operation starts now, counted from 0 on and around.
+    pub fn side_of(&self, kind: Kind) -> u8 {
+        let is_ahead = matches!(kind, Kind::Operation | Kind::SyncSend) && !self.ahead().is_null();
+        self.side.load(Ordering::Relaxed) as u8 & 1 ^ u8::from(is_ahead)
     }
 
     /// Makes a real worker in `real_context`, with all handlers.

@@ -71,7 +71,7 @@ pub unsafe fn destroy(worker: &Worker) {
 /// # Safety
 /// Inside the gate; the places are writable.
 pub unsafe fn address(worker: &Worker, address: *mut Address, length: *mut usize) -> Status {
-    let bytes = match real_address(worker.real()) {
+    let bytes = match real_address(worker.sending_real()) {
         Ok(bytes) => bytes,
         Err(status) => return status,
     };

@@ -9,7 +9,8 @@ use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::rank::{FromRank, Stall, SwitchOrder, SyncSend, ToRank};
 
 use super::builder::Job;
-use super::drain::{Drain, NAP, PATIENCE};
+use super::drain::{Drain, NAP, PATIENCE, Until};
+use super::flip::{self, ChangedOver};
 use super::matching::{abandon_drains, attach_syncs, begin_drains, deliver_matched};
 use super::side::Side;
 use super::{Shared, swap};
@@ -18,12 +19,11 @@ use crate::gate::GATE;
 use crate::object::lock;
 use crate::process::participants::{self, Proposal};
 use crate::process::{gang, holds, round};
-use crate::spool;
 
 /// How long an application thread may stay inside UCX before the switch is vetoed.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// A drain that is weighed for longer is told of, again and again.
-const UNTOLD: Duration = Duration::from_secs(1);
+pub const UNTOLD: Duration = Duration::from_secs(1);
 /// A wait for the coordinator that takes longer is told to the user, again and again.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long to wait between two attempts to find an agent again.
@@ -52,9 +52,19 @@ struct Held {
 }
 
 /// What the coordinator says when all counters are known, beside the totals.
-struct Decision {
-    syncs: Vec<SyncSend>,
-    barrier: bool,
+pub struct Decision {
+    pub syncs: Vec<SyncSend>,
+    /// Nobody opens before all have drained.
+    pub barrier: bool,
+    /// What is in flight had to be weighed.
+    pub weighed: bool,
+}
+
+/// Whether the coordinator was told that this rank has drained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    Told,
+    Untold,
 }
 
 /// How a wait inside the closed gate ended.
@@ -239,12 +249,18 @@ impl Controller {
             }
         };
         stall.counters_us = lap(start) - stall.gate_us;
-        let taken = drain.fetch(|at| self.shared.send(&FromRank::Stands { epoch, at }));
+        if flip::is_right(&decision)
+            && let Some(side) = prepared.take()
+        {
+            let over = flip::change_over(&self.shared, side, drain, decision, stall, start);
+            self.last = Some((epoch, over.stall));
+            return self.finish(epoch, order, over);
+        }
+        let taken = drain.fetch(Until::Empty, |at| {
+            self.shared.send(&FromRank::Stands { epoch, at });
+        });
         let proved = attach_syncs(&decision.syncs);
-        stall.drained_messages = taken.messages;
-        stall.drained_bytes = taken.bytes;
-        stall.spool_bytes = spool::used();
-        stall.spool_peak = spool::peak();
+        taken.note(&mut stall);
         stall.drain_us = lap(start) - stall.gate_us - stall.counters_us;
         swap::take_back_receives();
         let old = swap::detach(epoch);
@@ -255,12 +271,12 @@ impl Controller {
                 stall,
             });
             close_books(&mut stall, start);
-            return self.finish(epoch, order, old, stall, proved);
+            return self.finish(epoch, order, ChangedOver { old, stall, proved });
         };
         if decision.barrier {
             self.shared.send(&FromRank::Drained { epoch, stall });
             let drained = lap(start);
-            self.await_release(epoch, &old, stall);
+            self.await_release(epoch, &old, stall, Drained::Told);
             stall.counters_us += lap(start) - drained;
             swap::attach(prepared);
             GATE.open();
@@ -279,21 +295,14 @@ impl Controller {
         GATE.open();
         close_books(&mut stall, start);
         self.last = Some((epoch, stall));
-        self.finish(epoch, order, old, stall, proved);
+        self.finish(epoch, order, ChangedOver { old, stall, proved });
     }
 
-    /// Tells that the old side is empty here, drives it until it is everywhere, and lets it go.
-    fn finish(
-        &self,
-        epoch: Epoch,
-        order: SwitchOrder,
-        old: Side,
-        stall: Stall,
-        proved: Vec<SyncSend>,
-    ) {
-        self.shared.send(&FromRank::Drained { epoch, stall });
+    /// Drives the old side until it is empty, here and everywhere, and lets it go.
+    fn finish(&self, epoch: Epoch, order: SwitchOrder, over: ChangedOver) {
+        let ChangedOver { old, stall, proved } = over;
         gang::confirm(proved);
-        self.await_release(epoch, &old, stall);
+        self.await_release(epoch, &old, stall, Drained::Untold);
         self.give(Job::Release {
             epoch,
             order,
@@ -353,7 +362,7 @@ impl Controller {
             }
             if matches!(weighing, Some((_, false))) && told.elapsed() > UNTOLD {
                 told = Instant::now();
-                let at = drain.describe();
+                let at = drain.describe_closed();
                 self.shared.send(&FromRank::Stands { epoch, at });
             }
             let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
@@ -366,7 +375,11 @@ impl Controller {
                     weigh,
                 })) if of == epoch => {
                     drain.expect(&totals);
-                    let decision = Decision { syncs, barrier };
+                    let decision = Decision {
+                        syncs,
+                        barrier,
+                        weighed: weigh,
+                    };
                     if !weigh {
                         return Wait::Decided(decision);
                     }
@@ -386,12 +399,25 @@ impl Controller {
     }
 
     /// Drives the old side until every rank has drained: bytes of ours may still be in its
-    /// buffers. Nobody progresses it afterwards, so nobody is told that its peers go away.
-    fn await_release(&self, epoch: Epoch, old: &Side, stall: Stall) {
+    /// buffers. Nobody progresses it afterwards, so nobody is told that its peers go away. This
+    /// rank says that it has, if it has not yet, when its own operations are complete.
+    fn await_release(&self, epoch: Epoch, old: &Side, stall: Stall, mut drained: Drained) {
         let mut idle = 0;
+        let mut told = Instant::now();
         let mut silence = Silence::begin();
         loop {
-            silence.tell(epoch, "has drained, and waits for the others to have");
+            if drained == Drained::Untold && !old.is_busy() {
+                drained = Drained::Told;
+                silence = Silence::begin();
+                self.shared.send(&FromRank::Drained { epoch, stall });
+            }
+            if drained == Drained::Told {
+                silence.tell(epoch, "has drained, and waits for the others to have");
+            } else if told.elapsed() > UNTOLD {
+                told = Instant::now();
+                let at = "on the new side; sends of the old one are under way".to_owned();
+                self.shared.send(&FromRank::Stands { epoch, at });
+            }
             idle = if old.progress() > 0 { 0 } else { idle + 1 };
             let nap = if idle > PATIENCE { NAP } else { Duration::ZERO };
             match self.shared.channel().receive(nap) {
@@ -400,11 +426,15 @@ impl Controller {
                 Ok(Some(ToRank::Expect { epoch: of, .. } | ToRank::Proceed { epoch: of }))
                     if of == epoch =>
                 {
-                    self.shared.send(&FromRank::Drained { epoch, stall });
+                    // One that has not drained will say so when it has.
+                    if drained == Drained::Told {
+                        self.shared.send(&FromRank::Drained { epoch, stall });
+                    }
                 }
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
-                Err(_) => return,
+                Err(_) if drained == Drained::Told => return,
+                Err(_) => std::thread::sleep(nap),
             }
         }
     }
@@ -503,5 +533,10 @@ fn close_books(stall: &mut Stall, start: Instant) {
 }
 
 fn lap(start: Instant) -> u64 {
-    start.elapsed().as_micros() as u64
+    microseconds(start.elapsed())
+}
+
+/// Whole microseconds.
+pub fn microseconds(time: Duration) -> u64 {
+    time.as_micros() as u64
 }

@@ -15,12 +15,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucp::TagRecvInfo;
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::WorkerId;
-use symvirt_protocol::rank::{Load, WorkerCount};
+use symvirt_protocol::rank::{Load, Stall, WorkerCount};
 
 use super::pull::{Owner, Pull};
 use super::side::plain_param;
@@ -39,11 +40,33 @@ pub const NAP: Duration = Duration::from_micros(20);
 /// Fruitless looks at the old side before a nap.
 pub const PATIENCE: u32 = 64;
 
+/// An application that drives a worker so often between two looks needs no help.
+const STEADY: u64 = 8;
+
 /// What a drain has taken into our memory.
 #[derive(Clone, Copy, Default)]
 pub struct Taken {
     pub messages: u64,
     pub bytes: u64,
+}
+
+impl Taken {
+    /// Enters it into a report.
+    pub fn note(self, stall: &mut Stall) {
+        stall.drained_messages = self.messages;
+        stall.drained_bytes = self.bytes;
+        stall.spool_bytes = spool::used();
+        stall.spool_peak = spool::peak();
+    }
+}
+
+/// When a drain is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Everything that was sent here is here.
+    Arrived,
+    /// And every operation of ours is complete.
+    Empty,
 }
 
 /// The drain of the whole process.
@@ -56,6 +79,8 @@ pub struct Drain {
 struct WorkerDrain {
     worker: *const Worker,
     expected: u64,
+    /// How often the application had driven it, the last time we looked.
+    pulse: u64,
     /// So many of the drained messages have been looked at.
     fetched: usize,
     #[allow(
@@ -75,6 +100,7 @@ impl Drain {
             workers.push(WorkerDrain {
                 worker,
                 expected: 0,
+                pulse: 0,
                 fetched: 0,
                 pulls: Vec::new(),
                 flush: Flush::default(),
@@ -124,6 +150,33 @@ impl Drain {
         self.workers.iter().all(WorkerDrain::has_arrived)
     }
 
+    /// Drives the old side until everything has arrived, even if not fetched, but not for longer
+    /// than `limit`; whether it has.
+    pub fn arrives_within(&self, limit: Duration) -> bool {
+        let begun = Instant::now();
+        while !self.have_arrived() {
+            if begun.elapsed() > limit {
+                return false;
+            }
+            self.progress();
+        }
+        true
+    }
+
+    /// The workers that the application has not driven since the last call are said to be
+    /// neglected: whether there are any. Where threads share a worker, they leave to a helper to
+    /// remove what arrives.
+    pub fn is_neglected(&mut self) -> bool {
+        let mut neglected = false;
+        for one in &mut self.workers {
+            let worker = one.worker();
+            let pulse = worker.pulse.load(Ordering::Relaxed);
+            neglected |= pulse - one.pulse < STEADY || worker.is_shared() && !one.has_arrived();
+            one.pulse = pulse;
+        }
+        neglected
+    }
+
     /// Makes room for all that has to be fetched.
     ///
     /// # Errors
@@ -137,16 +190,21 @@ impl Drain {
         self.writer.reserve(&lengths)
     }
 
-    /// Where it stands, for a person.
-    pub fn describe(&self) -> String {
-        let open = self.workers.iter().filter(|one| !one.is_done());
-        let open = open.map(WorkerDrain::describe).collect::<Vec<_>>();
-        format!("gate closed, draining: {}", open.join("; "))
+    /// Where it stands under the closed gate, for a person.
+    pub fn describe_closed(&self) -> String {
+        format!("gate closed, {}", self.describe())
     }
 
-    /// Empties the old side. From here on there is no way back. `tell` is called with where it
-    /// stands every second that it takes.
-    pub fn fetch(mut self, tell: impl Fn(String)) -> Taken {
+    /// Where it stands, for a person.
+    pub fn describe(&self) -> String {
+        let open = self.workers.iter().filter(|one| !one.is_done(Until::Empty));
+        let open = open.map(WorkerDrain::describe).collect::<Vec<_>>();
+        format!("draining: {}", open.join("; "))
+    }
+
+    /// Empties the old side, as far as asked for; under the closed gate. From here on there is no
+    /// way back. `tell` is called with where it stands every second that it takes.
+    pub fn fetch(mut self, until: Until, tell: impl Fn(String)) -> Taken {
         for one in &mut self.workers {
             one.flush = Flush::start(one.worker());
             one.pull_probed(&mut self.writer);
@@ -161,7 +219,7 @@ impl Drain {
                 happened |= one.progress();
                 happened |= one.pull_new(&mut self.writer);
             }
-            if self.workers.iter().all(WorkerDrain::is_done) {
+            if self.workers.iter().all(|one| one.is_done(until)) {
                 break;
             }
             idle = if happened { 0 } else { idle + 1 };
@@ -170,7 +228,7 @@ impl Drain {
             }
             if reported.elapsed() > REPORT {
                 reported = Instant::now();
-                let stands = self.describe();
+                let stands = self.describe_closed();
                 if warned.elapsed() > LONG {
                     warned = reported;
                     crate::log::warning!("{stands}");
@@ -198,18 +256,9 @@ impl WorkerDrain {
         let worker = self.worker();
         let real_worker = worker.real();
         // SAFETY: the real worker in use, owned by this helper under the closed gate.
-        let mut happened = unsafe { (real().worker_progress)(real_worker) } > 0;
-        loop {
-            let mut info = TagRecvInfo::default();
-            // SAFETY: as above, and a place for the description.
-            let found = unsafe { (real().tag_probe_nb)(real_worker, 0, 0, 1, &raw mut info) };
-            if found.is_null() {
-                return happened;
-            }
-            worker.traffic.count_probed();
-            worker.drained.push(info, found);
-            happened = true;
-        }
+        let happened = unsafe { (real().worker_progress)(real_worker) } > 0;
+        // SAFETY: as above.
+        unsafe { remove_arrived(worker) | happened }
     }
 
     fn has_arrived(&self) -> bool {
@@ -269,12 +318,12 @@ impl WorkerDrain {
         self.pulls.len() > before
     }
 
-    /// Whether the old side is empty.
-    fn is_done(&self) -> bool {
+    /// Whether the old side is as empty as asked for.
+    fn is_done(&self, until: Until) -> bool {
+        let is_idle = || self.flush.is_done() && self.worker().traffic.operations() == 0;
         self.has_arrived()
-            && self.flush.is_done()
-            && self.worker().traffic.operations() == 0
             && self.pulls.iter().all(|pull| pull.is_done())
+            && (until == Until::Arrived || is_idle())
     }
 
     fn describe(&self) -> String {
@@ -301,6 +350,26 @@ impl WorkerDrain {
             messages: taken.messages + 1,
             bytes: taken.bytes + length,
         })
+    }
+}
+
+/// Removes the messages that have arrived without a receive from the real worker's list; whether
+/// there were any.
+///
+/// # Safety
+/// The caller owns the real worker in use, and nobody looks for a message meanwhile.
+pub unsafe fn remove_arrived(worker: &Worker) -> bool {
+    let mut happened = false;
+    loop {
+        let mut info = TagRecvInfo::default();
+        // SAFETY: by the caller's promise, and a place for the description.
+        let found = unsafe { (real().tag_probe_nb)(worker.real(), 0, 0, 1, &raw mut info) };
+        if found.is_null() {
+            return happened;
+        }
+        worker.traffic.count_probed();
+        worker.drained.push(info, found);
+        happened = true;
     }
 }
 

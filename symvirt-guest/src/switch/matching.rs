@@ -34,7 +34,6 @@ pub fn abandon_drains() {
 pub fn attach_syncs(syncs: &[SyncSend]) -> Vec<SyncSend> {
     let mut matched = Vec::new();
     swap::each_worker(|worker| {
-        worker.syncs.end_drain();
         let mine = syncs.iter().filter(|sync| sync.worker == worker.id);
         matched.extend(mine.filter(|sync| !worker.drained.attach(**sync)));
     });

@@ -14,14 +14,17 @@
 //! | [`exposure`] | registered memory, and the keys to that of peers, on such a side |
 //! | [`drain`], [`pull`], [`matching`] | emptying the old side; synchronous sends meanwhile |
 //! | [`swap`] | the change-over itself, under the closed gate |
+//! | [`flip`] | sends change over before the rest; what the application may do meanwhile |
 //!
 //! A real worker has one owner at a time: the application, or one of the helpers. Ownership
-//! changes only under the closed gate, or with the side itself, which is handed over whole.
+//! changes only under the closed gate, or with the side itself, which is handed over whole. Between
+//! a flip and its swap the application owns the workers of both sides.
 
 mod builder;
 mod controller;
 mod drain;
 mod exposure;
+pub mod flip;
 mod hello;
 mod matching;
 mod pull;

@@ -19,6 +19,7 @@ use super::hello::Hellos;
 use crate::object::context::Context;
 use crate::object::lock;
 use crate::object::memory::Memory;
+use crate::object::request::Kind;
 use crate::object::route::{Reals, Route};
 use crate::object::worker::{Worker, real_address};
 use crate::process::{environment, gang};
@@ -262,6 +263,16 @@ impl Side {
         self.workers()
             .map(|side| unsafe { (real().worker_progress)(side.real) })
             .sum()
+    }
+
+    /// Whether operations of ours are under way on an old side that its workers have left.
+    pub fn is_busy(&self) -> bool {
+        self.workers().any(|side| {
+            // SAFETY: workers are not destroyed during a round.
+            let worker = unsafe { &*side.worker };
+            let left = worker.side_of(Kind::Receive) ^ 1;
+            worker.traffic.operations_on(left) > 0
+        })
     }
 
     /// Lets what is in flight arrive, before an abandoned side is destroyed.

@@ -1,5 +1,6 @@
-//! The change-over: posted receives are taken back from the old side, real pointers change,
-//! receives are posted again. Only under the closed gate, when the old side is empty.
+//! The change-over: sends are led over the new side, at once or ahead of the rest; posted receives
+//! are taken back from the old side, real pointers change, receives are posted again. Only under
+//! the closed gate, and but for sends when everything sent here has arrived.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -66,10 +67,12 @@ pub fn detach(epoch: Epoch) -> Side {
             // From now on messages of the next epoch may come, where peers are ahead.
             ours.side.fetch_add(1, Ordering::Relaxed);
             ours.traffic.reset();
-            ours.routes.replace(Reals::new());
-            // Peers that are ahead may let go of the old side while it is still driven here:
-            // nobody is to be told.
-            ours.each_endpoint(|endpoint| endpoint.set_real(std::ptr::null_mut()));
+            if ours.ahead().is_null() {
+                ours.routes.replace(Reals::new());
+                // Peers that are ahead may let go of the old side while it is still driven here:
+                // nobody is to be told.
+                ours.each_endpoint(|endpoint| endpoint.set_real(std::ptr::null_mut()));
+            }
             let keys = exposure::close(ours);
             workers.push(WorkerSide {
                 keys,
@@ -88,8 +91,26 @@ pub fn detach(epoch: Epoch) -> Side {
     Side::retired(epoch, contexts)
 }
 
+/// Leads sends over a prepared side; all else stays on the old one until it is attached.
+pub fn lead_sends(side: &mut Side) {
+    for worker_side in side
+        .contexts
+        .iter_mut()
+        .flat_map(|context| &mut context.workers)
+    {
+        // SAFETY: workers are not destroyed during a round.
+        let worker = unsafe { &*worker_side.worker };
+        worker.set_ahead(worker_side.real);
+        worker.deferred.begin_detour();
+        redirect(worker, std::mem::take(&mut worker_side.twins));
+    }
+    let (transports, own) = (side.transports.clone(), side.own.clone());
+    gang::begin_epoch(side.epoch, transports, &side.table, own);
+}
+
 /// Puts a prepared side into our objects and posts the receives again, in their order.
 pub fn attach(side: Side) {
+    let begins = gang::epoch() < side.epoch;
     for context_side in side.contexts {
         // SAFETY: contexts and workers are not destroyed during a round.
         unsafe { &*context_side.context }.swap_real(context_side.real);
@@ -101,11 +122,17 @@ pub fn attach(side: Side) {
             // SAFETY: as above.
             let worker = unsafe { &*worker_side.worker };
             worker.swap_real(worker_side.real);
-            redirect(worker, worker_side.twins);
+            if worker.set_ahead(std::ptr::null_mut()).is_null() {
+                redirect(worker, worker_side.twins);
+            } else {
+                worker.deferred.end_detour();
+            }
             exposure::open(worker, worker_side.keys);
         }
     }
-    gang::begin_epoch(side.epoch, side.transports, &side.table, side.own);
+    if begins {
+        gang::begin_epoch(side.epoch, side.transports, &side.table, side.own);
+    }
     each_worker(repost);
 }
 
