@@ -5,7 +5,7 @@
 
 enum { PARTS = 8, PART = 6000, TAG = 2 };
 
-#if MPI_VERSION >= 4
+#if MPI_VERSION >= 4 || OMPI_MAJOR_VERSION >= 5
 static void make_ready(MPI_Request send, char *out)
 {
     for (int i = 0; i < PARTS; i++) {
@@ -23,7 +23,7 @@ static void make_ready(MPI_Request send, char *out)
 int main(int argc, char **argv)
 {
     vf_start("partitioned", &argc, &argv, MPI_THREAD_SINGLE);
-#if MPI_VERSION >= 4
+#if MPI_VERSION >= 4 || OMPI_MAJOR_VERSION >= 5
     int left = (vf.rank + vf.ranks - 1) % vf.ranks, right = (vf.rank + 1) % vf.ranks;
     char *out = vf_alloc(PARTS * PART), *in = vf_alloc(PARTS * PART);
     MPI_Request send, receive;

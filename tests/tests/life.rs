@@ -2,9 +2,8 @@
 //! signals, children, sessions, requests that are used again and again; switches that are cancelled
 //! or follow each other without a pause; ranks that give up.
 //!
-//! MPICH 4.0.2 and 4.2 of Debian refuse MPI_Comm_spawn, and Open MPI 5.0.7 of Debian finds no way
-//! between parents and children, each by itself: it is here on Open MPI 4.1.4. What it asks of a
-//! switch is also in `children`, `ucp/left` and `connect`.
+//! MPICH 4.0.2 refuses MPI_Comm_spawn and ports; other MPIs than Open MPI 4.1 and MPICH 4.0 are met
+//! in `trixie.rs` and `wheels.rs`.
 
 use std::time::Duration;
 

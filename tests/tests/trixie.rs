@@ -38,3 +38,9 @@ storm! {
     windows_are_put_to_got_from_and_locked: "window" on 2 4;
     windows_of_every_kind_compute_what_they_should: "windows" on 2;
 }
+
+/// MPICH 4.2 of Debian refuses MPI_Comm_spawn.
+#[test]
+fn ranks_that_a_job_of_open_mpi_5_0_starts_join_its_switches_and_part() {
+    survives(Mpi::OpenMpi5, "spawn", 1, &Setting::USUAL);
+}

@@ -31,3 +31,9 @@ fn a_program_of_the_wheels_compiler_is_right_with_open_mpi() {
 fn a_program_of_the_wheels_compiler_is_right_with_mpich() {
     survives(Mpi::MpichWheel, "window", 2, &Setting::USUAL);
 }
+
+/// Debian's MPICHs refuse MPI_Comm_spawn.
+#[test]
+fn ranks_that_a_job_of_mpich_starts_join_its_switches_and_part() {
+    survives(Mpi::MpichWheel, "spawn", 2, &Setting::USUAL);
+}
