@@ -120,6 +120,7 @@ pub struct Rehearsal {
     round_timeout: Duration,
     cancel_every: Option<u64>,
     forget_every: Option<u64>,
+    slow: u8,
     place: Place,
 }
 
@@ -134,6 +135,7 @@ impl Default for Rehearsal {
             round_timeout: Duration::from_secs(600),
             cancel_every: None,
             forget_every: None,
+            slow: 0,
             place: Place::Machine,
         }
     }
@@ -194,6 +196,12 @@ impl Rehearsal {
         self
     }
 
+    /// The job is slowed down by so many percent all the time.
+    pub fn slow(mut self, percent: u8) -> Self {
+        self.slow = percent;
+        self
+    }
+
     /// Where the job and its rehearsal run.
     pub fn at(mut self, place: Place) -> Self {
         self.place = place;
@@ -221,7 +229,12 @@ impl Rehearsal {
             command.args(["--over", over]);
         }
         let patience = format!("{}ms", self.round_timeout.as_millis());
-        command.args(["--round-timeout", &patience]);
+        command.args([
+            "--round-timeout",
+            &patience,
+            "--slow",
+            &self.slow.to_string(),
+        ]);
         if let Some(switches) = self.switches {
             command.args(["--switches", &switches.to_string()]);
         }

@@ -113,6 +113,16 @@ fn cancelled_switches_leave_no_trace() {
     }
 }
 
+/// A pause in which its ranks stand still ends when a switch begins.
+#[test]
+fn a_job_that_is_slowed_down_is_switched_as_others_are() {
+    for program in ["halo", "sync_send"] {
+        let job = mpirun(2, program, &["--seconds", SECONDS], &[]);
+        let (outcome, report) = rehearse(program, &Rehearsal::default().slow(60), &job);
+        judge(program, &outcome, &report, FEWEST);
+    }
+}
+
 /// It dies milliseconds to tenths of a second after the beginning of a switch: in any step. The next one
 /// undoes what nobody has carried out, and goes on with the rest.
 #[test]

@@ -230,7 +230,10 @@ impl Memory {
                 round.said.clear();
                 round.stage
             }
-            ToRank::Prepare { .. } | ToRank::Welcome(_) | ToRank::Matched { .. } => return,
+            ToRank::Prepare { .. }
+            | ToRank::Welcome(_)
+            | ToRank::Matched { .. }
+            | ToRank::SlowDown { .. } => return,
         };
         // What a later coordinator repeats leads nobody back; only an abort does.
         let back = stage < round.stage && stage != Stage::Held;

@@ -178,13 +178,20 @@ pub enum ToRank {
         /// This switch.
         epoch: Epoch,
     },
+    /// Stand still for a part of the time, in the same beat as all others. Belongs to no switch.
+    SlowDown {
+        /// Which part; 0 ends it.
+        percent: u8,
+        /// For how long, unless it is said again.
+        millis: u32,
+    },
 }
 
 impl ToRank {
     /// The switch that it belongs to.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
-            ToRank::Welcome(_) | ToRank::Matched { .. } => None,
+            ToRank::Welcome(_) | ToRank::Matched { .. } | ToRank::SlowDown { .. } => None,
             ToRank::Prepare { epoch, .. }
             | ToRank::Peers { epoch, .. }
             | ToRank::Commit { epoch, .. }

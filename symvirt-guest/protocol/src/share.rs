@@ -81,6 +81,7 @@ pub fn share(message: &ToRank, process: ProcId, wants: &Wants) -> Option<ToRank>
         | ToRank::Commit { .. }
         | ToRank::Proceed { .. }
         | ToRank::Matched { .. }
+        | ToRank::SlowDown { .. }
         | ToRank::Release { .. }
         | ToRank::Open { .. }
         | ToRank::Abort { .. } => None,

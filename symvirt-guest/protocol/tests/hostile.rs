@@ -112,6 +112,7 @@ fn to_rank() -> impl Strategy<Value = ToRank> {
             order: SwitchOrder::MakeBeforeBreak
         }),
         vec(any::<u64>(), 0..5).prop_map(|ids| ToRank::Matched { ids }),
+        any::<(u8, u32)>().prop_map(|(percent, millis)| ToRank::SlowDown { percent, millis }),
         epoch().prop_map(|epoch| ToRank::Abort { epoch }),
     ]
 }

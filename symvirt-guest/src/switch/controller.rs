@@ -13,6 +13,7 @@ use super::drain::{Drain, NAP, PATIENCE, Until};
 use super::flip::{self, ChangedOver};
 use super::matching::{abandon_drains, attach_syncs, begin_drains, deliver_matched};
 use super::side::Side;
+use super::slowdown::Slowdown;
 use super::{Shared, swap};
 use crate::channel::{Channel, ChannelError};
 use crate::gate::GATE;
@@ -42,6 +43,7 @@ pub struct Controller {
     held: Option<Held>,
     /// From the peers' addresses to the commit or the abandonment.
     wiring_up: bool,
+    slowdown: Slowdown,
 }
 
 #[derive(Clone, Copy)]
@@ -82,16 +84,22 @@ impl Controller {
             last: None,
             held: None,
             wiring_up: false,
+            slowdown: Slowdown::default(),
         }
     }
 
     /// Obeys the agent until the process leaves the gang.
     pub fn run(mut self) {
         loop {
-            match self.shared.channel().receive(self.patience()) {
-                Ok(Some(message)) => self.obey(message),
+            let patience = self.patience();
+            match self.shared.channel().receive(patience) {
+                Ok(Some(message)) => {
+                    self.slowdown.interrupt();
+                    self.obey(message);
+                }
                 Ok(None) => self.drive_prepared(),
                 Err(error) => {
+                    self.slowdown.interrupt();
                     if self.is_leaving() {
                         return;
                     }
@@ -106,8 +114,14 @@ impl Controller {
 
     /// A side that waits for its commit is driven meanwhile: peers may still be wiring up. Not by
     /// the builder, whose low priority would hold the commit up.
-    fn patience(&self) -> Duration {
-        if self.wiring_up { PREPARED } else { IDLE }
+    fn patience(&mut self) -> Duration {
+        // A held process stands still anyway, and its gate is not to be opened.
+        let slowdown = match self.held {
+            None => self.slowdown.step(),
+            Some(_) => None,
+        };
+        let idle = if self.wiring_up { PREPARED } else { IDLE };
+        idle.min(slowdown.unwrap_or(IDLE))
     }
 
     fn drive_prepared(&self) {
@@ -152,6 +166,9 @@ impl Controller {
             ToRank::Open { epoch } => self.open(epoch),
             ToRank::Abort { epoch } => self.abort(epoch),
             ToRank::Matched { ids } => deliver_matched(&ids),
+            ToRank::SlowDown { percent, millis } => self
+                .slowdown
+                .order(percent, Duration::from_millis(u64::from(millis))),
             ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
                 if let Some(stall) = self.stall_of(epoch) {
                     self.give(Job::Repeat(FromRank::Drained { epoch, stall }));

@@ -15,6 +15,7 @@
 //! | [`drain`], [`pull`], [`matching`] | emptying the old side; synchronous sends meanwhile |
 //! | [`swap`] | the change-over itself, under the closed gate |
 //! | [`flip`] | sends change over before the rest; what the application may do meanwhile |
+//! | [`slowdown`] | no switch: pauses in the same beat on all ranks |
 //!
 //! A real worker has one owner at a time: the application, or one of the helpers. Ownership
 //! changes only under the closed gate, or with the side itself, which is handed over whole. Between
@@ -29,6 +30,7 @@ mod hello;
 mod matching;
 mod pull;
 mod side;
+mod slowdown;
 mod swap;
 
 use std::sync::atomic::AtomicBool;

@@ -84,7 +84,7 @@ impl Rank {
     pub fn answer(&self, message: &ToRank) -> Option<FromRank> {
         let worker = worker(self.process);
         Some(match *message {
-            ToRank::Welcome(_) | ToRank::Matched { .. } => return None,
+            ToRank::Welcome(_) | ToRank::Matched { .. } | ToRank::SlowDown { .. } => return None,
             ToRank::Prepare { epoch, .. } => FromRank::Published {
                 epoch,
                 blobs: vec![Blob {

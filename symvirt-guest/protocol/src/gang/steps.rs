@@ -1,6 +1,7 @@
 //! How a round advances: answers, departures, and the entry into each phase.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::outcome::{Effect, GuestId, Outcome, Phase, RankStall, Reason};
 use super::roster::{Member, add_counts};
@@ -57,6 +58,14 @@ impl Gang {
             Phase::Held => return Vec::new(),
         };
         self.to_all(&ToAgent::Ranks(vec![(Recipient::All, same)]))
+    }
+
+    /// Asks all ranks to stand still for a part of the time, in the same beat; for `lasting` unless
+    /// it is said again, 0 percent ends it. During a switch they may not hear it.
+    pub fn slow_down(&self, percent: u8, lasting: Duration) -> Vec<Effect> {
+        let millis = u32::try_from(lasting.as_millis()).unwrap_or(u32::MAX);
+        let slower = ToRank::SlowDown { percent, millis };
+        self.to_all(&ToAgent::Ranks(vec![(Recipient::All, slower)]))
     }
 
     fn to_all(&self, message: &ToAgent) -> Vec<Effect> {

@@ -646,7 +646,7 @@ impl World {
                 let stall = Stall::default();
                 self.answer(process, epoch, "opened", FromRank::Opened { epoch, stall });
             }
-            ToRank::Matched { .. } => {}
+            ToRank::Matched { .. } | ToRank::SlowDown { .. } => {}
             ToRank::Abort { epoch } => {
                 rank.heard.push("abort");
                 assert!(

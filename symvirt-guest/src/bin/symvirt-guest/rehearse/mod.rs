@@ -75,6 +75,10 @@ pub struct Args {
     /// another one learns from the agent where the switch stands
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), hide = true)]
     pub forget_every: Option<u64>,
+    /// Also slow the job down by so much, as when its VMs write their memory faster than the link
+    /// carries it
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=95))]
+    pub slow: u8,
     /// Longest wait for the ranks in one phase of a switch
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub round_timeout: Duration,
@@ -238,6 +242,7 @@ async fn perform(
         }
         if look_at <= now {
             stage.look(job.pid(), now);
+            stage.slow_down(args.slow);
             look_at = now + LOOK;
         }
         let wake = [

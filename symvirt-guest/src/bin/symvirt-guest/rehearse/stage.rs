@@ -26,6 +26,9 @@ use crate::watch::Watch;
 /// How long held ranks may refuse to be opened before the job counts as stuck.
 const REFUSED: Duration = Duration::from_secs(60);
 
+/// How long a slow-down lasts that is not repeated.
+const SLOW: Duration = Duration::from_secs(2);
+
 /// The gang under rehearsal.
 pub struct Stage {
     core: Core,
@@ -136,6 +139,14 @@ impl Stage {
         let effects = self.gang.switch(epoch, item.interconnect.clone(), order)?;
         self.carry_out(effects);
         Ok(())
+    }
+
+    /// Slows the ranks down for a while.
+    pub fn slow_down(&mut self, percent: u8) {
+        if percent > 0 {
+            let effects = self.gang.slow_down(percent, SLOW);
+            self.carry_out(effects);
+        }
     }
 
     /// Gives up the switch under way, unless it is past the point where that is possible.
