@@ -380,3 +380,89 @@ async fn what_depends_on_a_silent_guest_is_not_guessed() {
     let standing = second.recover(&vms[..1], LIMIT).await.unwrap();
     assert_eq!(standing.interconnect, Target::Native);
 }
+
+/// What is asked of a gang.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Switch,
+    Hold,
+    Rebuild,
+}
+
+/// Asks it of a gang of two, and has the agent of the second killed when it has heard `at`; another
+/// one is started `away` later. How it ends, and the gang.
+async fn bereft(
+    asked: Asked,
+    at: Slow,
+    away: Duration,
+) -> (Result<(), SwitchFailure>, Gang, Agents) {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+    }
+    agents.play("vm1", "a", vec![join("vm1")]).await;
+    let (slow, reached) = agents.play_slow("vm2", "a", vec![join("vm2")], at).await;
+    until(&gang, |view| view.ranks.len() == 2).await;
+    let asking = tokio::spawn({
+        let gang = gang.clone();
+        async move {
+            match asked {
+                Asked::Switch => gang.switch(Target::Fallback, LIMIT).await.map(drop),
+                Asked::Hold => gang.hold(LIMIT).await.map(drop),
+                Asked::Rebuild => {
+                    gang.hold(LIMIT).await?;
+                    gang.rebuild(Target::Fallback, LIMIT).await.map(drop)
+                }
+            }
+        }
+    });
+    reached.notified().await;
+    let killed = agents.kill(slow).await;
+    tokio::time::sleep(away).await;
+    if away > LIMIT {
+        assert_eq!(gang.silent(), ["vm2".parse().unwrap()]);
+    }
+    agents.start_again("vm2", "a", killed).await;
+    (asking.await.unwrap(), gang, agents)
+}
+
+/// An agent that was killed in mid-switch used to fail what was asked, though its guest starts it
+/// again: the operation was undone, or its job left on the lesser interconnect.
+#[tokio::test]
+async fn whenever_an_agent_is_killed_its_successor_is_waited_for() {
+    use Asked::{Hold, Rebuild, Switch};
+    for (asked, at) in [
+        (Switch, Slow::Prepare),
+        (Switch, Slow::Peers),
+        (Switch, Slow::Commit),
+        (Switch, Slow::Expect),
+        (Switch, Slow::Release),
+        (Hold, Slow::Commit),
+        (Hold, Slow::Expect),
+        (Hold, Slow::Release),
+        (Rebuild, Slow::Prepare),
+        (Rebuild, Slow::Peers),
+        (Rebuild, Slow::Open),
+    ] {
+        let (ended, gang, _agents) = bereft(asked, at, Duration::ZERO).await;
+        assert_eq!(ended, Ok(()), "{asked:?} at {at:?}");
+        let held = matches!(asked, Hold);
+        until(&gang, |view| view.held == held && view.ranks.len() == 2).await;
+        let last = match held {
+            true => gang.rebuild(Target::Native, LIMIT).await,
+            false => gang.switch(Target::Native, LIMIT).await,
+        };
+        assert_eq!(last.unwrap().stalls.len(), 2, "{asked:?} at {at:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_back_when_all_patience_had_ended_is_told_to_begin_again() {
+    tokio::time::pause();
+    let away = LIMIT + Duration::from_secs(5);
+    for asked in [Asked::Switch, Asked::Rebuild] {
+        let (ended, ..) = bereft(asked, Slow::Peers, away).await;
+        assert_eq!(ended, Ok(()), "{asked:?}");
+    }
+}

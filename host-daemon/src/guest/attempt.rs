@@ -2,7 +2,9 @@
 //! that it takes.
 //!
 //! Ranks come and go: one that finalizes in mid-round vetoes or leaves, which says nothing about
-//! the next round. So what came to nothing for such a reason is begun again, a few times.
+//! the next round. So what came to nothing for such a reason is begun again, a few times. An agent
+//! that is killed takes the round with it, and is started again by its guest: it is waited for as
+//! long as an answer is, and the round begun again with it.
 
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ pub(super) struct Attempt {
     deadline: Instant,
     retries: u32,
     pausing: bool,
+    /// An agent has begun anew since this attempt did.
+    agent_returned: bool,
     answer: Answer,
 }
 
@@ -65,6 +69,7 @@ impl Attempt {
             deadline,
             retries: 0,
             pausing: false,
+            agent_returned: false,
             answer,
         }
     }
@@ -82,6 +87,7 @@ impl Attempt {
     /// The next attempt begins now.
     pub fn again(&mut self) {
         self.pausing = false;
+        self.agent_returned = false;
         self.stalls.clear();
         self.deadline = Instant::now() + self.limit;
     }
@@ -91,10 +97,22 @@ impl Attempt {
         self.deadline = Instant::now() + GRACE;
     }
 
+    /// An agent that says hello has forgotten what its ranks were told.
+    pub fn agent_returns(&mut self) {
+        self.agent_returned = true;
+    }
+
     /// Whether to begin again after an attempt that came to nothing for `reason`; if so, the pause
-    /// before it begins now.
-    pub fn pause_after(&mut self, reason: &Reason) -> bool {
-        let passing = matches!(reason, Reason::Left { .. } | Reason::Veto { .. });
+    /// before it begins now. Ranks that are held stand still, and may be given another transport:
+    /// they wait for nobody but their agents.
+    pub fn pause_after(&mut self, reason: &Reason, held: bool) -> bool {
+        let passing = match reason {
+            Reason::Left { .. } | Reason::Veto { .. } => !held,
+            Reason::AgentLost { .. } => true,
+            // Its agent may have been away for all of the time.
+            Reason::TimedOut { .. } => self.agent_returned,
+            Reason::Died { .. } | Reason::CoordinatorLost | Reason::Cancelled => false,
+        };
         if !passing || self.retries == RETRIES {
             return false;
         }

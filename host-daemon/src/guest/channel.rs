@@ -33,8 +33,16 @@ const READ: usize = 64 << 10;
 pub(super) struct Heard {
     /// Whose channel.
     pub vm: VmName,
-    /// What arrived.
-    pub received: Received<FromAgent>,
+    /// What is new.
+    pub news: News,
+}
+
+/// What is new of a guest.
+pub(super) enum News {
+    /// Something arrived.
+    Received(Received<FromAgent>),
+    /// It owes an answer, and nothing has arrived for some time.
+    Silence,
 }
 
 /// The ends of a channel that it does not own itself.
@@ -122,7 +130,7 @@ impl Channel {
                     Ok(n) => {
                         heard = Instant::now();
                         for received in link.receive(&buffer[..n]) {
-                            if !self.tell(received).await {
+                            if !self.tell(News::Received(received)).await {
                                 return End::Owner;
                             }
                         }
@@ -142,7 +150,10 @@ impl Channel {
                 _ = ticks.tick() => {
                     let owes = !link.is_established() || link.unacked() > 0;
                     if owes && heard.elapsed() > SILENCE {
-                        return End::Stream;
+                        return match self.tell(News::Silence).await {
+                            true => End::Stream,
+                            false => End::Owner,
+                        };
                     }
                     // A guest that does not read gets nothing more to read.
                     let early = !link.is_established() && asked.elapsed() < TICK_SILENT;
@@ -151,7 +162,7 @@ impl Channel {
                     }
                     asked = Instant::now();
                     for received in link.tick() {
-                        if !self.tell(received).await {
+                        if !self.tell(News::Received(received)).await {
                             return End::Owner;
                         }
                     }
@@ -160,14 +171,9 @@ impl Channel {
         }
     }
 
-    async fn tell(&self, received: Received<FromAgent>) -> bool {
-        self.heard
-            .send(Heard {
-                vm: self.vm.clone(),
-                received,
-            })
-            .await
-            .is_ok()
+    async fn tell(&self, news: News) -> bool {
+        let vm = self.vm.clone();
+        self.heard.send(Heard { vm, news }).await.is_ok()
     }
 }
 

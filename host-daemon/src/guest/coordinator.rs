@@ -1,15 +1,15 @@
 //! Drives a gang's pure state machine: one task a gang, so that events have one order.
 
+mod hearing;
 mod recovery;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::agent::ToAgent;
 use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase};
 use symvirt_protocol::ids::Epoch;
-use symvirt_protocol::link::Received;
 use symvirt_protocol::rank::SwitchOrder;
 use symvirt_protocol::transport::Interconnect;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::Connector;
 use super::attempt::{Answer, Attempt, Begin};
 use super::channel::{Channel, Heard};
-use super::handle::{AgentView, GangView};
+use super::handle::GangView;
 use crate::config::{GangName, HostName, VmName};
 use crate::operation::Target;
 use crate::operation::effects::{Left, SwitchFailure};
@@ -255,66 +255,6 @@ impl Coordinator {
         }
     }
 
-    fn hear(&mut self, heard: Heard) {
-        let Heard { vm, received } = heard;
-        if !self.guests.contains_key(&vm) {
-            return;
-        }
-        match received {
-            Received::Message(message) => {
-                self.note(&vm, &message);
-                let effects = self.gang.hear(&GuestId(vm.to_string()), message);
-                self.carry_out(effects);
-                if self.gang.is_unsettled() {
-                    self.settle_at
-                        .get_or_insert_with(|| Instant::now() + recovery::ORPHANED);
-                }
-            }
-            Received::Session { peer } => {
-                debug!(%vm, session = peer, "agent's session");
-                self.send(&vm, ToAgent::ReportDevices);
-            }
-            Received::Resumed => debug!(%vm, "guest channel works"),
-            Received::Malformed(error) => warn!(%vm, %error, "agent's message skipped"),
-            Received::Version { theirs } => {
-                let ours = symvirt_protocol::PROTOCOL_VERSION;
-                let reason =
-                    format!("it speaks protocol version {theirs}, this host version {ours}");
-                self.view.send_modify(|view| {
-                    let guest = view.guests.entry(vm.clone()).or_default();
-                    if guest.agent != AgentView::Incompatible(reason.clone()) {
-                        warn!(%vm, reason, "agent cannot be understood");
-                        guest.agent = AgentView::Incompatible(reason);
-                    }
-                });
-            }
-        }
-    }
-
-    fn note(&self, vm: &VmName, message: &FromAgent) {
-        match message {
-            FromAgent::Hello {
-                guest,
-                agent_version,
-                ranks,
-                ..
-            } => {
-                info!(%vm, guest, agent_version, ranks = ranks.len(), "agent says hello");
-                self.view.send_modify(|view| {
-                    view.guests.entry(vm.clone()).or_default().agent = AgentView::Present {
-                        guest: short(guest),
-                        version: short(agent_version),
-                    };
-                });
-            }
-            FromAgent::Devices(report) => self.view.send_modify(|view| {
-                view.guests.entry(vm.clone()).or_default().devices = Some(report.clone());
-            }),
-            FromAgent::Problem { message } => warn!(%vm, problem = short(message), "agent"),
-            FromAgent::Ranks(_) | FromAgent::Ask { .. } | FromAgent::Gone { .. } => {}
-        }
-    }
-
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -353,11 +293,8 @@ impl Coordinator {
                 self.answer(None);
             }
             Outcome::Aborted { held, reason, .. } => {
-                let retry = !held
-                    && self
-                        .attempt
-                        .as_mut()
-                        .is_some_and(|a| a.pause_after(&reason));
+                let attempt = self.attempt.as_mut();
+                let retry = attempt.is_some_and(|a| a.pause_after(&reason, held));
                 if retry {
                     info!(gang = %self.name, %reason, "a switch came to nothing; once more");
                 } else {
@@ -411,7 +348,15 @@ impl Coordinator {
             Some(_) if now => Left::Unknown,
             Some(_) => return,
         };
-        let reason = reason.clone();
+        let mut reason = reason.clone();
+        let silent = self.view.borrow().silent();
+        if left == Left::Unknown && !silent.is_empty() {
+            let silent: Vec<_> = silent.iter().map(VmName::as_str).collect();
+            reason.push_str(&format!(
+                "; nothing is heard of the agent in {}: start `symvirt-guest agent` there again",
+                silent.join(", ")
+            ));
+        }
         self.answer(Some(SwitchFailure::Broken { reason, left }));
     }
 
@@ -456,9 +401,4 @@ fn target(interconnect: &Interconnect) -> Target {
 
 fn session() -> Result<u64, getrandom::Error> {
     getrandom::u64()
-}
-
-/// A guest's word, as much of it as goes on a line.
-fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }

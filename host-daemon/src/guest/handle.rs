@@ -35,6 +35,14 @@ pub struct GangView {
     pub died_held: Option<String>,
 }
 
+impl GangView {
+    /// Guests that owe an answer, and of which nothing was heard for some time.
+    pub fn silent(&self) -> Vec<VmName> {
+        let silent = self.guests.iter().filter(|(_, guest)| guest.silent);
+        silent.map(|(vm, _)| vm.clone()).collect()
+    }
+}
+
 /// What is known of a guest.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct GuestView {
@@ -42,6 +50,8 @@ pub struct GuestView {
     pub agent: AgentView,
     /// The latest report of its devices.
     pub devices: Option<DeviceReport>,
+    /// It owes an answer, and nothing was heard of it for some time.
+    pub silent: bool,
 }
 
 /// What is known of an agent.
@@ -191,6 +201,10 @@ impl Guests for Gang {
 
     fn abort(&self) {
         self.tell(Command::Abort);
+    }
+
+    fn silent(&self) -> Vec<VmName> {
+        self.view.borrow().silent()
     }
 
     fn devices(&self, vm: &VmName) -> Option<DeviceReport> {

@@ -276,7 +276,7 @@ mod tests {
     fn view(agent: AgentView) -> GangView {
         let guest = GuestView {
             agent,
-            devices: None,
+            ..GuestView::default()
         };
         GangView {
             guests: [("vm1".parse().unwrap(), guest)].into(),

@@ -53,8 +53,9 @@ enum Manner {
 }
 
 /// What is not answered the first time.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Slow {
+    Prepare,
     Peers,
     Commit,
     Expect,
@@ -68,13 +69,21 @@ pub struct Played {
     task: JoinHandle<Agent>,
 }
 
+/// What outlives an agent.
+pub struct Killed(Agent);
+
 struct Agent {
     link: Link<FromAgent, ToAgent>,
+    link_number: u64,
     ranks: Vec<Join>,
     manner: Manner,
     order: SwitchOrder,
     memory: Memory,
     reached: Arc<Notify>,
+    /// Its ranks find it later than its coordinator does.
+    restarted: bool,
+    /// The epoch that its ranks are in, which it has not said.
+    unsaid: Option<Epoch>,
 }
 
 impl Connector for Agents {
@@ -159,6 +168,27 @@ impl Agents {
         self.start(vm, host, agent).await
     }
 
+    /// The agent is killed, with all that it remembers.
+    pub async fn kill(&self, played: Played) -> Killed {
+        played.stop.notify_one();
+        Killed(played.task.await.unwrap())
+    }
+
+    /// Another agent is started in the guest, and the ranks find it.
+    pub async fn start_again(&self, vm: &str, host: &str, Killed(mut before): Killed) -> Played {
+        if let Some(epoch) = before.unsaid {
+            before.ranks.iter_mut().for_each(|rank| rank.epoch = epoch);
+        }
+        let agent = Agent {
+            order: before.order,
+            restarted: true,
+            link: Link::new(before.link_number + 1),
+            link_number: before.link_number + 1,
+            ..Agent::new(before.ranks, Manner::Willing)
+        };
+        self.start(vm, host, agent).await
+    }
+
     /// The agent's ranks are killed; it says so.
     pub async fn kill_ranks(&self, vm: &str, host: &str, played: Played) -> Played {
         played.stop.notify_one();
@@ -200,11 +230,14 @@ impl Agent {
         let session = session * 1000 + ranks.iter().map(|rank| rank.epoch.0).sum::<u64>();
         Self {
             link: Link::new(session),
+            link_number: session,
             ranks,
             manner,
             order: SwitchOrder::MakeBeforeBreak,
             memory: Memory::default(),
             reached: Arc::default(),
+            restarted: false,
+            unsaid: None,
         }
     }
 
@@ -233,7 +266,10 @@ impl Agent {
     fn hear(&mut self, received: Received<ToAgent>) {
         match received {
             Received::Session { .. } => {
-                let ranks = self.ranks.clone();
+                let (ranks, late) = match self.restarted {
+                    true => (vec![], self.ranks.clone()),
+                    false => (self.ranks.clone(), vec![]),
+                };
                 let hello = FromAgent::Hello {
                     guest: "g".into(),
                     agent_version: "1".into(),
@@ -241,6 +277,9 @@ impl Agent {
                     memory: Box::new(self.memory.clone()),
                 };
                 self.link.send(&hello).unwrap();
+                let join = |rank: Join| (rank.process, FromRank::Join(rank));
+                let joins = late.into_iter().map(join).collect();
+                self.link.send(&FromAgent::Ranks(joins)).unwrap();
             }
             Received::Message(ToAgent::ReportDevices) => {
                 self.link
@@ -259,6 +298,9 @@ impl Agent {
             }) => {
                 let members = self.ranks.iter().map(|rank| rank.process);
                 self.memory.prepare(epoch, interconnect, members);
+                if self.is_slow(Some(Slow::Prepare)) {
+                    return;
+                }
                 let answer = match self.manner {
                     Manner::Vetoing => FromRank::Veto {
                         epoch,
@@ -314,6 +356,15 @@ impl Agent {
         self.link.send(&FromAgent::Ranks(answers)).unwrap();
     }
 
+    fn is_slow(&mut self, now: Option<Slow>) -> bool {
+        let slow = now.is_some_and(|now| self.manner == Manner::Slow(now));
+        if slow {
+            self.manner = Manner::Willing;
+            self.reached.notify_one();
+        }
+        slow
+    }
+
     fn obey(&mut self, message: &ToRank) {
         let stall = Stall {
             total_us: 100,
@@ -327,12 +378,18 @@ impl Agent {
             ToRank::Open { .. } => Some(Slow::Open),
             _ => None,
         };
-        if now.is_some_and(|now| self.manner == Manner::Slow(now)) {
-            self.manner = Manner::Willing;
+        if self.is_slow(now) {
             if let ToRank::Commit { order, .. } = message {
                 self.order = *order;
             }
-            self.reached.notify_one();
+            // The ranks have done it, and their answer gets lost.
+            match message {
+                ToRank::Expect { epoch, .. } if self.order == SwitchOrder::MakeBeforeBreak => {
+                    self.unsaid = Some(*epoch);
+                }
+                ToRank::Open { epoch } => self.unsaid = Some(*epoch),
+                _ => {}
+            }
             return;
         }
         let answer = match message {

@@ -1,6 +1,6 @@
 //! Daemons and QEMUs that are killed, at every moment of an operation.
 
-use symvirt_host::operation::{Mode, Phase};
+use symvirt_host::operation::{Mode, Phase, State};
 
 use super::simulated::{Crash, Fault, Moment, Place, Setting, Side, check, run};
 
@@ -72,6 +72,21 @@ async fn a_destination_whose_daemon_is_restarted_is_waited_for() {
                 Some(reason) => panic!("{what}, {setting:?}: {reason}"),
             };
             assert_eq!(phase, expected, "{what}, {setting:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_killed_and_started_again_keeps_nothing_from_its_end() {
+    for setting in Setting::all() {
+        let effects = run(setting, None, None).await.world.effects();
+        for n in 1..=effects {
+            let ended = run(setting, Some(Fault::AgentDies(n, 20)), None).await;
+            let what = format!("at effect {n} of {effects} an agent dies");
+            check(setting, &ended, &what);
+            let State { phase, .. } = ended.state;
+            let reason = ended.state.reason();
+            assert_eq!(phase, Phase::Done, "{what}, {setting:?}: {reason:?}");
         }
     }
 }

@@ -111,6 +111,8 @@ pub trait Guests: Send + Sync {
     ) -> BoxFuture<'_, Result<Switched, SwitchFailure>>;
     /// Gives up the switch or rebuild under way if that is still possible.
     fn abort(&self);
+    /// Guests whose agents owe an answer, and of which nothing was heard for some time.
+    fn silent(&self) -> Vec<VmName>;
     /// The guest's devices as its agent last reported them, `None` before the first report and
     /// after [`Guests::ask_devices`].
     fn devices(&self, vm: &VmName) -> Option<DeviceReport>;

@@ -1,12 +1,19 @@
 //! The gang's transports: switch, hold, rebuild.
 
-use tokio::time::Instant;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::{Crew, Trouble};
+use crate::config::VmName;
 use crate::operation::effects::{Left, Standing, SwitchFailure, Switched};
 use crate::operation::phase::Phase;
 use crate::operation::plan::{Request, Target};
 use crate::operation::report::SwitchReport;
+
+/// Interval of looking whose agent is silent.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Crew {
     pub(super) async fn switch_in_place(&self) -> Result<(), Trouble> {
@@ -22,8 +29,10 @@ impl Crew {
         let limit = self.plan.limits().switch();
         let switched = match self.take_met() {
             Some(met) if met.is_on(to) => return self.found(to),
-            Some(Standing { held: true, .. }) => self.guests.rebuild(to, limit).await,
-            _ => self.guests.switch(to, limit).await,
+            Some(Standing { held: true, .. }) => {
+                self.attended(self.guests.rebuild(to, limit)).await
+            }
+            _ => self.attended(self.guests.switch(to, limit)).await,
         };
         self.count(phase, Some(to), began, switched)
     }
@@ -35,7 +44,8 @@ impl Crew {
             self.progress(|progress| progress.interconnect = None);
             return Ok(());
         }
-        let held = self.guests.hold(self.plan.limits().switch()).await;
+        let held = self.guests.hold(self.plan.limits().switch());
+        let held = self.attended(held).await;
         self.count(phase, None, began, held)
     }
 
@@ -47,10 +57,39 @@ impl Crew {
         let limit = self.plan.limits().switch();
         let rebuilt = match self.take_met() {
             Some(met) if met.is_on(to) => return self.found(to),
-            Some(Standing { held: false, .. }) => self.guests.switch(to, limit).await,
-            _ => self.guests.rebuild(to, limit).await,
+            Some(Standing { held: false, .. }) => {
+                self.attended(self.guests.switch(to, limit)).await
+            }
+            _ => self.attended(self.guests.rebuild(to, limit)).await,
         };
         self.count(phase, Some(to), began, rebuilt)
+    }
+
+    /// Says of a switch under way whose agent it waits for: one that was killed is started again by
+    /// its guest, or has to be by somebody.
+    async fn attended<T>(&self, switching: impl Future<Output = T>) -> T {
+        let doing = self.shown.borrow().progress.doing.clone();
+        let mut named = Vec::new();
+        let mut switching = pin!(switching);
+        loop {
+            tokio::select! {
+                switched = &mut switching => return switched,
+                () = sleep(LOOK) => {}
+            }
+            let silent = self.guests.silent();
+            if silent == named {
+                continue;
+            }
+            let names: Vec<_> = silent.iter().map(VmName::as_str).collect();
+            match names[..] {
+                [] => self.doing(doing.clone()),
+                _ => self.doing(format!(
+                    "{doing}; nothing is heard of the agent in {}, which is waited for",
+                    names.join(", ")
+                )),
+            }
+            named = silent;
+        }
     }
 
     /// An earlier daemon has brought the gang there.

@@ -58,6 +58,9 @@ pub enum Fault {
     Crashes(Crash),
     /// At the nth effect, the QEMU of the VM of that number is killed.
     Dies(usize, Side, usize),
+    /// At the nth effect the agent of the second VM is killed, and so many seconds later its guest
+    /// has started another.
+    AgentDies(usize, u64),
 }
 
 /// What is to become of one effect.
@@ -105,6 +108,14 @@ impl Faults {
     pub fn dies(&self, effect: usize) -> Option<(Side, usize)> {
         self.0.iter().find_map(|fault| match fault {
             Fault::Dies(n, side, vm) if *n == effect => Some((*side, *vm)),
+            _ => None,
+        })
+    }
+
+    /// For how many seconds an agent is away that is killed at the nth effect.
+    pub fn agent_dies(&self, effect: usize) -> Option<u64> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::AgentDies(n, away) if *n == effect => Some(*away),
             _ => None,
         })
     }

@@ -48,6 +48,11 @@ impl SimulatedGuests {
                 verdict
             };
             tokio::time::sleep(Duration::from_millis(20)).await;
+            // The coordinator waits for it, and begins again.
+            let back = self.world.lock().unwrap().agent_back;
+            if let Some(back) = back {
+                tokio::time::sleep_until(back).await;
+            }
             self.if_alive().await;
             let mut world = self.world.lock().unwrap();
             world.switching = None;
@@ -128,8 +133,17 @@ impl Guests for SimulatedGuests {
         self.world.lock().unwrap().aborted = true;
     }
 
+    fn silent(&self) -> Vec<VmName> {
+        let world = self.world.lock().unwrap();
+        let vms = world.vms.keys();
+        vms.filter(|vm| world.is_mute(vm)).cloned().collect()
+    }
+
     fn devices(&self, vm: &VmName) -> Option<DeviceReport> {
         let world = self.world.lock().unwrap();
+        if world.is_mute(vm) {
+            return None;
+        }
         let there = &world.vms[vm];
         let plugged = match there.destination {
             Destination::Running => there.hca_at_destination,

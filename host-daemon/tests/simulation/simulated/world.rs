@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use symvirt_host::config::VmName;
 use symvirt_host::operation::Plan;
 use symvirt_host::retry::Wish;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::faults::{Crash, Fault, Faults, Side, Verdict};
 
@@ -105,6 +107,8 @@ pub struct World {
     /// Told when it ends.
     pub crashed: Arc<Notify>,
     pub faults: Faults,
+    /// When the agent of the second VM is there again.
+    pub agent_back: Option<Instant>,
     crossings: usize,
     effects: usize,
 }
@@ -143,6 +147,7 @@ impl World {
             incarnation: 0,
             crashed: Arc::default(),
             faults,
+            agent_back: None,
             crossings: 0,
             effects: 0,
         }
@@ -154,7 +159,16 @@ impl World {
         if let Some((side, vm)) = self.faults.dies(self.effects) {
             self.die(side, vm);
         }
+        if let Some(away) = self.faults.agent_dies(self.effects) {
+            self.agent_back = Some(Instant::now() + Duration::from_secs(away));
+        }
         self.faults.verdict(self.effects)
+    }
+
+    /// Whether nobody speaks for the guest.
+    pub fn is_mute(&self, vm: &VmName) -> bool {
+        let second = self.vms.keys().nth(1) == Some(vm);
+        second && self.agent_back.is_some_and(|back| Instant::now() < back)
     }
 
     /// The QEMU of a VM ends by itself.

@@ -10,7 +10,7 @@ use super::{Gang, Round};
 use crate::agent::{Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId};
 use crate::rank::{FromRank, SwitchOrder, ToRank};
-use crate::share::Wants;
+use crate::share::{Wants, share};
 
 /// Most bytes that are kept of where a rank stands.
 const MAX_STAND: usize = 4096;
@@ -366,7 +366,8 @@ impl Gang {
     }
 
     /// A member is back, through an agent that does not know of the round, past the point of
-    /// abort. The epoch it runs in says what it has done meanwhile.
+    /// abort. The epoch it runs in says what it has done meanwhile; where that does not tell, it is
+    /// asked again.
     pub(super) fn catch_up(&mut self, process: ProcId, runs_in: Epoch, effects: &mut Vec<Effect>) {
         let Some(member) = self.roster.members.get_mut(&process) else {
             return;
@@ -382,13 +383,20 @@ impl Gang {
             }
             // It lets go of the old transport without being told.
             (Phase::Release, SwitchOrder::MakeBeforeBreak) if there => {}
-            (Phase::Drain | Phase::Release | Phase::Open, _) => {
+            (Phase::Drain | Phase::Release, SwitchOrder::MakeBeforeBreak) => {
                 let guest = member.guest.clone();
                 let reason = Reason::AgentLost {
                     guest,
                     phase: round.phase,
                 };
                 self.report_failure(reason, effects);
+                return;
+            }
+            // Held, it is in the epoch before, however far it came: its answer may have been lost
+            // with the agent, or the request.
+            (Phase::Drain | Phase::Release | Phase::Open, _) => {
+                let guest = member.guest.clone();
+                effects.extend(self.ask_again(&guest, process));
                 return;
             }
             (
@@ -403,6 +411,24 @@ impl Gang {
         }
         round.waiting.remove(&process);
         self.advance_if_complete(effects);
+    }
+
+    /// To one rank, what all of its guest were asked last.
+    fn ask_again(&self, guest: &GuestId, process: ProcId) -> Option<Effect> {
+        let mut all = self.requests().into_iter();
+        let asked = all.find_map(|effect| match effect {
+            Effect::Send {
+                guest: to,
+                message: ToAgent::Ranks(said),
+            } if to == *guest => said.into_iter().next(),
+            Effect::Send { .. } | Effect::Outcome(_) => None,
+        });
+        let (_, message) = asked?;
+        let message = share(&message, process, &Wants::NOTHING).unwrap_or(message);
+        Some(Effect::Send {
+            guest: guest.clone(),
+            message: ToAgent::Ranks(vec![(Recipient::One(process), message)]),
+        })
     }
 
     fn lose(&mut self, process: ProcId, reason: Reason, effects: &mut Vec<Effect>) {

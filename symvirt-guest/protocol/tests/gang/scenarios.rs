@@ -666,6 +666,40 @@ fn an_agent_restarted_after_the_drain_costs_nothing() {
     ));
 }
 
+/// What a held rank has said may be lost with its agent, and the epoch that it names when it is back
+/// does not tell: such a hold was given up, with the other ranks held for good.
+#[test]
+fn a_hold_goes_on_though_the_words_of_held_ranks_were_lost_with_their_agent() {
+    for phase in [Phase::Drain, Phase::Release] {
+        let mut world = World::new(2, 4);
+        start(&mut world, 1, BBM);
+        run_to(&mut world, phase);
+        let request = match phase {
+            Phase::Drain => "expect",
+            _ => "release",
+        };
+        let told = |world: &World| {
+            let mut ranks = world.ranks.values().filter(|rank| rank.guest == 1);
+            ranks.all(|rank| rank.heard.contains(&request))
+        };
+        // To the agent and its ranks, and not back.
+        for _ in 0..100 {
+            world.step(1);
+            world.step(5);
+        }
+        assert!(told(&world), "{phase}");
+        world.restart_agent(1);
+        world.run();
+        let last = world.outcomes.last();
+        assert!(
+            matches!(last, Some(Outcome::Held { .. })),
+            "{phase}: {:?}",
+            world.outcomes
+        );
+        assert!(world.ranks.values().all(|rank| rank.held));
+    }
+}
+
 #[test]
 fn a_gang_is_opened_though_an_agent_restarted_during_the_hold() {
     let mut world = World::new(2, 4);

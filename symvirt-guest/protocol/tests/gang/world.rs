@@ -390,7 +390,13 @@ impl World {
                 ToRank::Open { epoch } => (*epoch, "ready"),
                 _ => continue,
             };
-            assert_eq!(*recipient, Recipient::All, "one table a guest");
+            match recipient {
+                Recipient::All => {}
+                Recipient::One(process) => assert!(
+                    self.ranks[process].heard.contains(&"lost"),
+                    "one table a guest, but to who may have missed it"
+                ),
+            }
             // Those being welcomed by the same step take no part; one that its agent had lost, and
             // that was given up, may be among them.
             // And who was welcomed by an earlier coordinator into the epoch has nothing to earn.
@@ -582,6 +588,9 @@ impl World {
                     },
                 );
             }
+            // Its agent was lost before it heard this, and it runs on as if nothing had been.
+            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch }
+                if rank.epoch < epoch && !rank.held => {}
             ToRank::Expect {
                 epoch,
                 totals,
