@@ -216,3 +216,34 @@ async fn an_operation_whose_daemon_was_killed_goes_on_with_the_next() {
     assert!(a.client.vms().await.is_empty());
     a.kill().await;
 }
+
+#[tokio::test]
+async fn a_copy_whose_destination_is_killed_goes_to_another_and_the_report_says_why() {
+    if !inside_namespace(
+        "a_copy_whose_destination_is_killed_goes_to_another_and_the_report_says_why",
+    ) {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let b = bed.start("b").await;
+    let mut steadily = migrate("b");
+    steadily["limits"] = json!({ "bandwidth": 4 << 20 });
+    let begun = a.begin(steadily).await.unwrap();
+    let copying = |shown: &symvirt_host::api::model::OperationInfo| {
+        shown.phase == Phase::Copy && shown.progress.vms.len() == 2
+    };
+    a.wait(&begun, copying).await;
+    let waiting = b.vms().await;
+    let victim = waiting.iter().find(|vm| vm.name.as_str() == "vm2").unwrap();
+    assert_eq!(victim.state, VmState::Incoming);
+    let pid = nix::unistd::Pid::from_raw(victim.pid.unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let ended = a.finish(&begun).await;
+    assert_eq!(ended.phase, Phase::Done, "{:?}", ended.reason);
+    let notes = ended.report.unwrap().notes;
+    let told = |note: &String| note.contains("the copy of vm2") && note.contains("QEMU has ended");
+    assert!(notes.iter().any(told), "{notes:?}");
+    assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
+    assert!(a.vms().await.is_empty());
+}

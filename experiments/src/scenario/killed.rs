@@ -53,16 +53,10 @@ pub(super) struct Kill {
 }
 
 impl Kill {
-    /// Whether it may end so. Daemons are followed by others; where all VMs stand still for the
-    /// destination's answer, it is not waited for. A QEMU is not replaced.
+    /// Whether it may end so. Daemons are followed by others, and a QEMU that waits is replaced.
     fn may_end(&self, phase: Phase) -> bool {
         match self.victim {
-            Victim::Coordinator => phase == Phase::Done,
-            Victim::Destination if self.at == Phase::Copy => {
-                matches!(phase, Phase::Done | Phase::RolledBack)
-            }
-            Victim::Destination => phase == Phase::Done,
-            Victim::WaitingQemu => phase == Phase::RolledBack,
+            Victim::Coordinator | Victim::Destination | Victim::WaitingQemu => phase == Phase::Done,
             Victim::Agent | Victim::Link => {
                 matches!(phase, Phase::Done | Phase::RolledBack | Phase::Degraded)
             }

@@ -74,7 +74,7 @@ async fn call(
 ) -> Result<Json<Result<HostReply, HostError>>, ApiError> {
     match &call {
         // They change nothing, and come all the time.
-        HostCall::CopyStatus { .. } | HostCall::Look { .. } => {}
+        HostCall::CopyStatus { .. } | HostCall::Look { .. } | HostCall::Account { .. } => {}
         _ => info!(peer = ?identity.0, ?call, "audit: peer's call"),
     }
     // In a task of its own: a connection that ends must not stop a call in the middle.

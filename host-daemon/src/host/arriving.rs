@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Settings};
+use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Settings, query};
 use symvirt_qmp::{Client, commands};
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use super::LocalHost;
@@ -19,6 +20,10 @@ use crate::vm::{Origin, credentials};
 
 /// For the rest of the state to be loaded after the source has completed.
 const LOADING: Duration = Duration::from_secs(30);
+/// For a QEMU whose stream has ended to have noticed it.
+const FAILING: Duration = Duration::from_secs(1);
+/// Interval of looking whether it has.
+const LOOK: Duration = Duration::from_millis(20);
 /// For agents to be heard after a gang was taken over.
 const HEARING: Duration = Duration::from_secs(30);
 /// For the VM to run after it was told to.
@@ -132,6 +137,35 @@ impl LocalHost {
             VmState::Incoming if machine.role() == expected => Ok(HostReply::Done),
             state => Err(self.failure(format!("the QEMU that waits for {vm} is {state}"))),
         }
+    }
+
+    /// What the QEMU that waits says of its stream, which broke off: why it failed here, which the
+    /// source sees as a connection that was closed; or what it printed before it ended.
+    pub(super) async fn account(&self, vm: &VmName) -> Result<HostReply, HostError> {
+        let machine = self.machine(vm)?;
+        let said = match machine.ended() {
+            Some(how) => format!("its QEMU has ended: {how}"),
+            None => self.account_of(&machine).await?,
+        };
+        Ok(HostReply::Account { said })
+    }
+
+    async fn account_of(&self, machine: &Machine) -> Result<String, HostError> {
+        let client = machine.client().await;
+        let client = client.map_err(|error| self.failed(&error))?;
+        let deadline = Instant::now() + FAILING;
+        loop {
+            let progress = query(&client).await.map_err(|error| self.failed(&error))?;
+            if let Some(reason) = progress.error {
+                return Ok(reason);
+            }
+            if progress.is_over() || Instant::now() >= deadline {
+                break;
+            }
+            // The source may have seen it first.
+            sleep(LOOK).await;
+        }
+        Ok(machine.instance.lock().await.files.log_tail())
     }
 
     /// Runs a VM that arrived here without being told to run, on an operator's word that its

@@ -137,6 +137,7 @@ impl LocalHost {
                 streams,
             } => self.prepare(operation, &vm, streams).await,
             HostCall::StillWaits { operation, vm } => self.still_waits(&operation, &vm).await,
+            HostCall::Account { vm } => self.account(&vm).await,
             HostCall::Discard { operation, vm } => self.discard(&operation, &vm).await,
             HostCall::Release { operation } => {
                 let removed = self.claims().reserved.remove(&operation);

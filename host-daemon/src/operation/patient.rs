@@ -52,7 +52,9 @@ impl Patient {
 /// Where VMs stand still for the answer, or nobody needs it, a peer is not waited for.
 fn patience(call: &HostCall) -> Duration {
     match call {
-        HostCall::StillWaits { .. } | HostCall::Look { .. } => Duration::ZERO,
+        HostCall::StillWaits { .. } | HostCall::Look { .. } | HostCall::Account { .. } => {
+            Duration::ZERO
+        }
         _ => PATIENCE,
     }
 }

@@ -266,6 +266,7 @@ fn limit(call: &HostCall) -> Duration {
         | HostCall::StartCopy { .. }
         | HostCall::CancelCopy { .. }
         | HostCall::Reclaim { .. }
+        | HostCall::Account { .. }
         | HostCall::Retire { .. } => WORK_LIMIT,
     }
 }

@@ -41,6 +41,11 @@ pub enum HostCall {
         /// Which.
         vm: VmName,
     },
+    /// Destination: what the QEMU that waits says of the stream that broke off.
+    Account {
+        /// Which.
+        vm: VmName,
+    },
     /// Destination: end the QEMU that waits, if there is one. Refused for a VM that has run here.
     Discard {
         /// For which operation.
@@ -172,6 +177,7 @@ impl HostCall {
             | Self::Cross { vm, .. }
             | Self::Retire { vm }
             | Self::Reclaim { vm }
+            | Self::Account { vm }
             | Self::Look { vm } => Some(vm),
         }
     }
@@ -196,6 +202,11 @@ pub enum HostReply {
     Waiting {
         /// Where the source is to send the stream.
         uri: String,
+    },
+    /// To [`HostCall::Account`].
+    Account {
+        /// In QEMU's words; empty if it says nothing.
+        said: String,
     },
     /// To [`HostCall::CopyStatus`].
     Copy {

@@ -16,6 +16,7 @@
 //! any more then, so what is left is bounded by what was left at the last look. QEMU lets nobody
 //! leave `pre-switchover` but by a cancel, so VMs that got there in vain are copied anew.
 
+mod again;
 mod converge;
 mod pace;
 
@@ -54,8 +55,15 @@ type Copies = Vec<(VmName, CopyStatus)>;
 
 impl Crew {
     pub(super) async fn copy(&self, phase: Phase) -> Result<(), Trouble> {
-        let limits = *self.plan.limits();
         self.begin_copies(phase).await?;
+        match self.copy_to_the_end().await {
+            Err(Trouble::CopyEnded { vm, reason }) => self.second_copy(vm, reason).await,
+            ended => ended,
+        }
+    }
+
+    async fn copy_to_the_end(&self) -> Result<(), Trouble> {
+        let limits = *self.plan.limits();
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = Pace::new(limits.bandwidth);
@@ -74,7 +82,7 @@ impl Crew {
             self.stop_together().await?;
             let copies = self.drain(patience).await?;
             if copies.iter().all(|(_, copy)| copy.state == READY) {
-                return Ok(self.last_check().await?);
+                return self.last_check().await;
             }
             self.begin_anew(&copies).await?;
             pace = Pace::new(limits.bandwidth);
@@ -101,7 +109,7 @@ impl Crew {
     }
 
     /// Waits until every VM that stands has sent the rest, or for `patience`.
-    async fn drain(&self, patience: Duration) -> Result<Copies, String> {
+    async fn drain(&self, patience: Duration) -> Result<Copies, Trouble> {
         let stopped = Instant::now();
         let mut ready: Vec<(VmName, Instant)> = Vec::new();
         loop {
@@ -147,16 +155,17 @@ impl Crew {
     }
 
     /// Everybody stands before the point of no return: is the destination still there?
-    async fn last_check(&self) -> Outcome {
+    async fn last_check(&self) -> Result<(), Trouble> {
         let operation = &self.plan.id;
-        self.each(&self.destination, self.plan.vms.iter(), |vm| {
-            HostCall::StillWaits {
-                operation: operation.clone(),
-                vm: vm.vm.clone(),
-            }
-        })
-        .await
-        .map(|_| ())
+        let vms = self.plan.vms.iter();
+        let waiting = self.each(&self.destination, vms, |vm| HostCall::StillWaits {
+            operation: operation.clone(),
+            vm: vm.vm.clone(),
+        });
+        match waiting.await {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Trouble::CopyEnded { vm: None, reason }),
+        }
     }
 
     pub(super) async fn start_copies(&self) -> Outcome {
@@ -184,7 +193,7 @@ impl Crew {
         Ok(())
     }
 
-    async fn look(&self) -> Result<Copies, String> {
+    async fn look(&self) -> Result<Copies, Trouble> {
         let calls = self.plan.vms.iter().map(|vm| {
             let call = self.source.call(HostCall::CopyStatus { vm: vm.vm.clone() });
             async move { (vm.vm.clone(), call.await) }
@@ -193,15 +202,26 @@ impl Crew {
         for (vm, reply) in join_all(calls).await {
             match reply {
                 Ok(HostReply::Copy { status }) => {
-                    if matches!(status.state.as_str(), "failed" | "cancelled" | "completed") {
+                    let state = status.state.as_str();
+                    if matches!(state, "failed" | "cancelled" | "completed") {
                         let why = status.error.as_deref().unwrap_or("QEMU gives no reason");
-                        return Err(format!("the copy of {vm} is {}: {why}", status.state));
+                        let reason = format!("the copy of {vm} is {state}: {why}");
+                        return Err(match state {
+                            "completed" => Trouble::Failed(reason),
+                            _ => Trouble::CopyEnded {
+                                vm: Some(vm),
+                                reason,
+                            },
+                        });
                     }
                     self.show_vm(&vm, status.clone());
                     copies.push((vm, status));
                 }
-                Ok(_) => return Err(format!("{vm}: the source did not say how far the copy is")),
-                Err(error) => return Err(format!("{vm}: {}", chain(&error))),
+                Ok(_) => {
+                    let strange = format!("{vm}: the source did not say how far the copy is");
+                    return Err(strange.into());
+                }
+                Err(error) => return Err(format!("{vm}: {}", chain(&error)).into()),
             }
         }
         Ok(copies)

@@ -107,7 +107,10 @@ impl Crew {
             }
             Ok(HostReply::Crossed {
                 crossing: Crossing::Stayed { reason },
-            }) => Fate::Stayed(reason),
+            }) => Fate::Stayed(match self.account(vm).await {
+                Some(said) => format!("{reason}; at the destination: {said}"),
+                None => reason,
+            }),
             Ok(_) => Fate::Unknown("the source's answer is not understood".into()),
             Err(HostError::Gone { how, .. }) => self.arrive_alone(plan, how).await,
             Err(error) => Fate::Unknown(format!(

@@ -134,6 +134,12 @@ enum Trouble {
     Failed(String),
     /// It had its effect on the ranks that are left.
     Broke { reason: String, settled: bool },
+    /// A copy ended before the point of no return; begun anew, it may do better.
+    CopyEnded {
+        /// Whose, if the copies have not ended together.
+        vm: Option<VmName>,
+        reason: String,
+    },
     /// The VMs dirty their memory faster than it is copied, and the job is to be held.
     Diverges { reason: String },
 }
@@ -273,7 +279,9 @@ impl Performer for Crew {
             }
             match done {
                 Ok(()) => Event::Completed,
-                Err(Trouble::Failed(reason)) => Event::Failed { reason },
+                Err(Trouble::Failed(reason) | Trouble::CopyEnded { reason, .. }) => {
+                    Event::Failed { reason }
+                }
                 Err(Trouble::Broke { reason, settled }) => Event::Broke { reason, settled },
                 Err(Trouble::Diverges { reason }) => Event::Diverges { reason },
             }

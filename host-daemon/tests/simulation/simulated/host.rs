@@ -59,7 +59,7 @@ impl SimulatedHost {
         }
         // Who only looks has no effect.
         let verdict = match &call {
-            HostCall::Look { .. } => Verdict::Normal,
+            HostCall::Look { .. } | HostCall::Account { .. } => Verdict::Normal,
             _ => world.effect(),
         };
         let effects = world.effects();
@@ -98,7 +98,7 @@ impl SimulatedHost {
         };
         match call {
             // What is left of it is cleared away.
-            HostCall::Discard { .. } | HostCall::Retire { .. } => Ok(()),
+            HostCall::Discard { .. } | HostCall::Retire { .. } | HostCall::Account { .. } => Ok(()),
             _ => Err(self.gone(vm, ran)),
         }
     }
@@ -120,6 +120,13 @@ impl SimulatedHost {
             HostCall::StillWaits { vm, .. } => {
                 assert_eq!(known(world, &vm).destination, Destination::Waiting);
                 Ok(HostReply::Done)
+            }
+            HostCall::Account { vm } => {
+                let said = match known(world, &vm).destination {
+                    Destination::Dead(_) => "its QEMU has ended: injected".into(),
+                    _ => String::new(),
+                };
+                Ok(HostReply::Account { said })
             }
             HostCall::Discard { vm, .. } => {
                 assert_eq!(here, "b");

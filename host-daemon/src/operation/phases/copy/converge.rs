@@ -65,7 +65,7 @@ impl Crew {
     /// Returns when the copies that were slowed down go at full pace. QEMU keeps to a bandwidth over
     /// a tenth of a second, and only then takes up a new one; no longer than that is anybody left
     /// at full pace with nothing to send, see [`super::pace`].
-    async fn nobody_slowed(&self, pace: &mut Pace, copies: &Copies) -> Result<(), String> {
+    async fn nobody_slowed(&self, pace: &mut Pace, copies: &Copies) -> Result<(), Trouble> {
         let slowed = pace.all_off();
         if slowed.is_empty() {
             return Ok(());
