@@ -269,6 +269,7 @@ impl Daemon {
             hcas_free: self.host.free_hcas(),
             peers: self.peers.clone(),
             gangs: self.host.gang_names(),
+            reserved: self.host.reserved(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `GET /v1/gangs` | gangs with VMs here |
 //! | `GET /v1/operations`, `POST /v1/operations` | list, start operations |
 //! | `GET /v1/operations/{id}`, `DELETE /v1/operations/{id}` | show, cancel one |
+//! | `DELETE /v1/reservations/{id}` | give back what is reserved here by a coordinator that is gone |
 //! | `GET /v1/retries`, `DELETE /v1/retries/{id}` | what ended operations could not do; give one up |
 //! | `GET /v1/operations/{id}/events` | its changes until it ends, as server-sent events |
 
@@ -15,7 +16,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
@@ -25,7 +26,7 @@ use tracing::info;
 
 use super::error::{ApiError, Problem};
 use super::extract::Body;
-use super::model::{GangInfo, HostInfo, OperationInfo, VmInfo};
+use super::model::{GangInfo, HostInfo, OperationInfo, Released, VmInfo};
 use crate::config::{GangName, VmName, VmSpec};
 use crate::daemon::Daemon;
 use crate::operation::{Denial, Denied, OperationId, Request};
@@ -48,6 +49,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/operations", get(operations).post(submit))
         .route("/v1/operations/{id}", get(operation).delete(cancel))
         .route("/v1/operations/{id}/events", get(events))
+        .route("/v1/reservations/{id}", axum::routing::delete(release))
         .route("/v1/retries", get(retries))
         .route("/v1/retries/{id}", axum::routing::delete(give_up))
         .fallback(super::unknown_path)
@@ -138,6 +140,30 @@ async fn cancel(State(daemon): Shared, Path(id): Path<OperationId>) -> Answer<Op
     Ok(Json(daemon.engine.cancel(&id)?))
 }
 
+/// How a reservation is given back.
+#[derive(serde::Deserialize)]
+struct Release {
+    /// Somebody knows that its coordinator will not be back.
+    #[serde(default)]
+    coordinator_is_gone: bool,
+}
+
+async fn release(
+    State(daemon): Shared,
+    Path(id): Path<OperationId>,
+    Query(Release {
+        coordinator_is_gone,
+    }): Query<Release>,
+) -> Answer<Released> {
+    info!(operation_id = %id, coordinator_is_gone, "audit: give back a reservation");
+    let releasing = tokio::spawn(async move {
+        let engine = &daemon.engine;
+        engine.see_it_is_orphaned(&id, coordinator_is_gone).await?;
+        daemon.host.give_back(&id).await.map_err(ApiError::from)
+    });
+    Ok(Json(releasing.await.map_err(super::error::panicked)??))
+}
+
 async fn retries(State(daemon): Shared) -> Json<Vec<RetryInfo>> {
     Json(daemon.host.wishes.list())
 }
@@ -186,6 +212,8 @@ impl From<Denial> for ApiError {
             Denial::BadSpec { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Denial::AlreadyThere { .. }
             | Denial::CannotCancel { .. }
+            | Denial::NotOrphaned { .. }
+            | Denial::MayBeWhole { .. }
             | Denial::Busy { .. }
             | Denial::NotRunning { .. }
             | Denial::NotArrived { .. }

@@ -28,6 +28,29 @@ pub struct HostInfo {
     /// Gangs with VMs there.
     #[serde(default)]
     pub gangs: Vec<GangName>,
+    /// What operations of other hosts have reserved there.
+    #[serde(default)]
+    pub reserved: Vec<ReservedInfo>,
+}
+
+/// What an operation has reserved on a host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReservedInfo {
+    /// Which.
+    pub operation: OperationId,
+    /// The VMs that are to come.
+    pub vms: Vec<VmName>,
+}
+
+/// What became of a reservation that was given back without its coordinator.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Released {
+    /// Whose it was.
+    pub operation: OperationId,
+    /// VMs whose QEMUs waited, and were ended.
+    pub ended: Vec<VmName>,
+    /// VMs that are here, and were not touched.
+    pub kept: Vec<VmName>,
 }
 
 /// What a VM's QEMU does.

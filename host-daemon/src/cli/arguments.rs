@@ -76,6 +76,17 @@ pub(super) enum Command {
         /// Which
         operation: OperationId,
     },
+    /// Give back what an operation of another host has reserved on this one, if that host will not:
+    /// QEMUs that wait for its VMs are ended, VMs that have arrived are not touched. `symvirt host
+    /// show` lists what is reserved
+    Release {
+        /// Which
+        operation: OperationId,
+        /// The host that began it does not answer, and you know that it will never go on: one that
+        /// does finds its copies broken off
+        #[arg(long)]
+        coordinator_is_gone: bool,
+    },
 }
 
 #[derive(Subcommand, Debug)]

@@ -173,5 +173,9 @@ async fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Status { operation } => operations::status(&daemon, operation, json).await,
         Command::Watch { operation } => operations::watch(&daemon, operation, json).await,
         Command::Cancel { operation } => operations::cancel(&daemon, &operation, json).await,
+        Command::Release {
+            operation,
+            coordinator_is_gone,
+        } => operations::release(&daemon, &operation, coordinator_is_gone, json).await,
     }
 }

@@ -1,10 +1,11 @@
-//! `symvirt migrate`, `switch`, `status`, `watch` and `cancel`.
+//! `symvirt migrate`, `switch`, `status`, `watch`, `cancel` and `release`.
 
 use super::arguments::{Migrate, Switch};
 use super::vms::show;
 use super::{CliError, Daemon, Exit, say, table, watch};
 use crate::api::error::Problem;
-use crate::api::model::OperationInfo;
+use crate::api::model::{OperationInfo, Released};
+use crate::config::VmName;
 use crate::operation::{Limits, OperationId, Request};
 use crate::retry::RetryInfo;
 
@@ -141,6 +142,30 @@ pub(super) async fn cancel(
             "{} is being undone; `symvirt watch {0}` follows it",
             operation.id
         ));
+    });
+    Ok(Exit::Done)
+}
+
+pub(super) async fn release(
+    daemon: &Daemon,
+    operation: &OperationId,
+    coordinator_is_gone: bool,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let path = format!("/v1/reservations/{operation}?coordinator_is_gone={coordinator_is_gone}");
+    let released: Released = daemon.delete(&path).await?;
+    show(json, &released, |released| {
+        say(format_args!(
+            "{operation} has nothing reserved here any more"
+        ));
+        let say_of = |what: &str, vms: &[VmName]| {
+            if !vms.is_empty() {
+                let names: Vec<_> = vms.iter().map(VmName::as_str).collect();
+                say(format_args!("{what} {}", names.join(" ")));
+            }
+        };
+        say_of("ended, they waited in vain:", &released.ended);
+        say_of("not touched, they have arrived:", &released.kept);
     });
     Ok(Exit::Done)
 }

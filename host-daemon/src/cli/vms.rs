@@ -133,6 +133,14 @@ pub(super) async fn host(daemon: &Daemon, json: bool) -> Result<Exit, CliError> 
             "peers        {}",
             names(host.peers.iter().map(|h| h.as_str()).collect())
         ));
+        for reserved in &host.reserved {
+            let vms = reserved.vms.iter().map(VmName::as_str).collect();
+            say(format_args!(
+                "reserved     for {}: {}",
+                reserved.operation,
+                names(vms)
+            ));
+        }
     });
     Ok(Exit::Done)
 }

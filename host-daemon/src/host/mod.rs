@@ -10,6 +10,7 @@
 //! | [`admission`] | whether VMs fit, before anything is changed |
 //! | [`arriving`] | what a destination does |
 //! | [`leaving`] | what a source does |
+//! | [`orphans`] | what is left here by operations whose coordinators are gone |
 //! | [`streams`] | how QEMU is told to migrate |
 //!
 //! Does not know about plans or phases: every [`HostCall`] stands for itself and can be repeated.
@@ -21,6 +22,7 @@ mod leases;
 mod leaving;
 mod lifecycle;
 mod machine;
+mod orphans;
 mod reservations;
 mod streams;
 
@@ -190,6 +192,7 @@ impl LocalHost {
             HostCall::Retire { vm } => self.retire(&vm).await,
             HostCall::Reclaim { vm } => self.reclaim(&vm).await,
             HostCall::Look { vm } => self.look(&vm),
+            HostCall::Coordinates { operation } => self.coordinates(&operation),
         }
     }
 }

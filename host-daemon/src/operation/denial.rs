@@ -62,6 +62,26 @@ pub enum Denial {
         /// Ended, or past the point of no return.
         why: String,
     },
+    /// A reservation that is its coordinator's to give back.
+    #[error("what {operation} has reserved here is host {host}'s to give back: {why}")]
+    NotOrphaned {
+        /// Which.
+        operation: OperationId,
+        /// Its coordinator.
+        host: HostName,
+        /// That it goes on with it, or does not answer.
+        why: String,
+    },
+    /// A VM may have arrived, and nobody else have it.
+    #[error("VM `{vm}`, which {operation} was to bring here, is {state}: it may be the only copy")]
+    MayBeWhole {
+        /// Which operation.
+        operation: OperationId,
+        /// Which VM.
+        vm: VmName,
+        /// What its QEMU does.
+        state: String,
+    },
     /// One operation at a time.
     #[error("gang `{gang}` is busy with {operation}")]
     Busy {
@@ -184,6 +204,8 @@ impl Denial {
             Self::AlreadyThere { .. } => "already-there",
             Self::UnknownOperation { .. } => "unknown-operation",
             Self::CannotCancel { .. } => "cannot-cancel",
+            Self::NotOrphaned { .. } => "not-orphaned",
+            Self::MayBeWhole { .. } => "may-be-whole",
             Self::Busy { .. } => "busy",
             Self::NotRunning { .. } => "not-running",
             Self::NotArrived { .. } => "not-arrived",
@@ -221,8 +243,21 @@ impl Denial {
                 format!("`symvirt watch {operation}` follows it to its end")
             }
             Self::Busy { operation, .. } => {
-                format!("wait for it (`symvirt watch {operation}`) or `symvirt cancel {operation}`")
+                format!(
+                    "wait for it (`symvirt watch {operation}`) or `symvirt cancel {operation}`, on \
+                     the host that began it; `symvirt release {operation}` if that is gone for good"
+                )
             }
+            Self::NotOrphaned {
+                operation, host, ..
+            } => format!(
+                "`symvirt cancel {operation}` on {host}; if {host} will never be back, `symvirt \
+                 release {operation} --coordinator-is-gone`"
+            ),
+            Self::MayBeWhole { vm, .. } => format!(
+                "`symvirt vm resume {vm} --source-is-stopped` runs it; if its source runs, `symvirt \
+                 vm stop {vm}` ends it here"
+            ),
             Self::NotRunning { vm, .. } => {
                 format!("`symvirt vm list` shows states; `symvirt vm stop {vm}` ends it")
             }

@@ -256,6 +256,7 @@ fn limit(call: &HostCall) -> Duration {
         | HostCall::Release { .. }
         | HostCall::CopyStatus { .. }
         | HostCall::Look { .. }
+        | HostCall::Coordinates { .. }
         | HostCall::Pace { .. }
         | HostCall::Stop { .. } => ANSWER_LIMIT,
         HostCall::Prepare { .. }

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use symvirt_host::api::error::Problem;
-use symvirt_host::api::model::{OperationInfo, VmInfo};
+use symvirt_host::api::model::{HostInfo, OperationInfo, Released, VmInfo};
 use symvirt_host::config::HostConfig;
 use symvirt_host::daemon;
 use symvirt_host::http::{self, HttpError};
@@ -188,6 +188,26 @@ impl Running {
             None,
         )
         .await
+    }
+
+    /// The operations that have something reserved there.
+    #[allow(dead_code)] // Not every test program asks.
+    pub async fn reserved(&self) -> Vec<String> {
+        let host: HostInfo = self.ask(Method::GET, "/v1/host", None).await.unwrap();
+        let reserved = host.reserved.into_iter();
+        reserved.map(|it| it.operation.to_string()).collect()
+    }
+
+    /// Gives back what an operation has reserved there.
+    #[allow(dead_code)] // Not every test program does.
+    pub async fn release(
+        &self,
+        operation: &OperationInfo,
+        coordinator_is_gone: bool,
+    ) -> Result<Released, Problem> {
+        let id = &operation.id;
+        let path = format!("/v1/reservations/{id}?coordinator_is_gone={coordinator_is_gone}");
+        self.ask(Method::DELETE, &path, None).await
     }
 
     /// Waits until `enough` accepts what is shown of the operation.

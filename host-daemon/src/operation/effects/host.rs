@@ -151,6 +151,11 @@ pub enum HostCall {
         /// Which VM.
         vm: VmName,
     },
+    /// Whether that host has this operation under way; denied if not.
+    Coordinates {
+        /// Which.
+        operation: OperationId,
+    },
     /// See that the VM's QEMU is there: [`HostError::Gone`] if not.
     Look {
         /// Which VM.
@@ -162,7 +167,10 @@ impl HostCall {
     /// The VM it is about, if it is about one.
     pub fn vm(&self) -> Option<&VmName> {
         match self {
-            Self::Admit { .. } | Self::Release { .. } | Self::Adopt { .. } => None,
+            Self::Admit { .. }
+            | Self::Release { .. }
+            | Self::Adopt { .. }
+            | Self::Coordinates { .. } => None,
             Self::Prepare { vm, .. }
             | Self::StillWaits { vm, .. }
             | Self::Discard { vm, .. }

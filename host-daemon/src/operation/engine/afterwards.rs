@@ -6,6 +6,7 @@ use tracing::error;
 
 use super::{Crew, Engine};
 use crate::config::GangName;
+use crate::operation::effects::{Host, HostCall, HostError};
 use crate::operation::{Denial, OperationId};
 use crate::retry::Wish;
 
@@ -35,6 +36,44 @@ impl Engine {
         Ok(Occupied {
             engine: self.clone(),
             gang: gang.clone(),
+        })
+    }
+
+    /// Sees that nobody goes on with an operation that has reserved something here: its coordinator
+    /// says so, or is, on somebody's word, `gone`.
+    ///
+    /// # Errors
+    /// [`Denial::NotOrphaned`].
+    pub async fn see_it_is_orphaned(
+        &self,
+        operation: &OperationId,
+        gone: bool,
+    ) -> Result<(), Denial> {
+        let Some(host) = operation.coordinator() else {
+            return Ok(());
+        };
+        let call = HostCall::Coordinates {
+            operation: operation.clone(),
+        };
+        let answer = match self.peers.get(&host) {
+            _ if host == self.config.host => self.host.call(call).await,
+            Some(peer) => peer.call(call).await,
+            None => Err(HostError::Unreachable {
+                host: host.clone(),
+                reason: "it is no peer of this host".into(),
+            }),
+        };
+        let why = match answer {
+            Err(HostError::Denied(Denial::UnknownOperation { .. })) => return Ok(()),
+            Ok(_) => "it goes on with it".to_owned(),
+            Err(_) if gone => return Ok(()),
+            Err(error) => crate::api::error::chain(&error),
+        };
+        let operation = operation.clone();
+        Err(Denial::NotOrphaned {
+            operation,
+            host,
+            why,
         })
     }
 

@@ -285,6 +285,7 @@ impl SimulatedHost {
             HostCall::Release { .. } | HostCall::Pace { .. } | HostCall::Look { .. } => {
                 Ok(HostReply::Done)
             }
+            HostCall::Coordinates { .. } => Ok(HostReply::Done),
             HostCall::Admit { .. } => Err(self.failed("admission is before the operation")),
         }
     }
