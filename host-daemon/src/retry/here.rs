@@ -13,7 +13,7 @@ use crate::guest::Gangs;
 use crate::host::LocalHost;
 use crate::operation::effects::{Guests, Host, HostCall};
 use crate::operation::phases::active_gids;
-use crate::operation::{Engine, Limits, Mode, Request, Target};
+use crate::operation::{Engine, Limits, Mode, OperationId, Request, Target};
 
 /// This host.
 pub struct Here {
@@ -92,6 +92,10 @@ impl Surroundings for Here {
             let plugged = self.host.call(HostCall::Plug { vm, hca }).await;
             plugged.map(|_| ()).map_err(|error| chain(&error))
         })
+    }
+
+    fn forget(&self, operation: &OperationId) {
+        self.engine.forget(operation);
     }
 
     fn switch(&self, gang: &GangName) -> BoxFuture<'_, Result<Ended, String>> {

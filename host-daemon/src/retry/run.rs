@@ -19,7 +19,7 @@ const LATE: Duration = Duration::from_secs(30);
 /// Pause after a failed attempt; doubled each time.
 const FAILED: Duration = Duration::from_secs(15);
 /// Longest pause.
-const FAILED_MAX: Duration = Duration::from_secs(600);
+const FAILED_MAX: Duration = Duration::from_secs(3600);
 
 /// What the loop does to gangs.
 pub trait Surroundings: Send + Sync {
@@ -30,6 +30,8 @@ pub trait Surroundings: Send + Sync {
     /// Moves the job of a gang onto its HCAs, and returns when that has ended; the error says why it
     /// was not begun.
     fn switch(&self, gang: &GangName) -> BoxFuture<'_, Result<Ended, String>>;
+    /// Forgets an operation that was without effect, and is of interest to nobody any more.
+    fn forget(&self, operation: &OperationId);
 }
 
 /// How the operation ended that was to fulfil a wish.
@@ -112,13 +114,20 @@ async fn attempt(wishes: &Wishes, surroundings: &dyn Surroundings, tried: &mut T
                 phase: Phase::Done,
                 ..
             }) => fulfilled(wishes, &wish, &format!("{operation} has done it")),
-            Ok(ended) => failed(
-                tried,
-                &format!(
-                    "{} ended {}: {}",
-                    ended.operation, ended.phase, ended.reason
-                ),
-            ),
+            Ok(ended) => {
+                // One that goes on failing is shown once.
+                let earlier = wishes.attempted(&wish, &ended.operation);
+                if let Some(earlier) = earlier.filter(|earlier| *earlier != ended.operation) {
+                    surroundings.forget(&earlier);
+                }
+                failed(
+                    tried,
+                    &format!(
+                        "{} ended {}: {}",
+                        ended.operation, ended.phase, ended.reason
+                    ),
+                );
+            }
             Err(why) => failed(tried, &why),
         },
     }

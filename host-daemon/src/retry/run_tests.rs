@@ -14,6 +14,8 @@ struct World {
     vetoes: u32,
     looks: u32,
     switches: u32,
+    /// Attempts that are not shown any more.
+    forgotten: Vec<String>,
     /// Its address changes with each look.
     restless: bool,
 }
@@ -38,6 +40,7 @@ fn world() -> World {
         vetoes: 0,
         looks: 0,
         switches: 0,
+        forgotten: Vec::new(),
         restless: false,
     }
 }
@@ -77,6 +80,10 @@ impl Surroundings for Fake {
         })
     }
 
+    fn forget(&self, operation: &OperationId) {
+        self.with(|world| world.forgotten.push(operation.to_string()));
+    }
+
     fn switch(&self, _gang: &GangName) -> BoxFuture<'_, Result<Ended, String>> {
         Box::pin(async {
             self.with(|world| {
@@ -84,7 +91,7 @@ impl Surroundings for Fake {
                 let vetoed = world.switches <= world.vetoes;
                 world.native |= !vetoed;
                 Ok(Ended {
-                    operation: "b-1".parse().unwrap(),
+                    operation: format!("b-{}", world.switches).parse().unwrap(),
                     phase: if vetoed {
                         Phase::RolledBack
                     } else {
@@ -173,6 +180,25 @@ async fn attempts_that_fail_come_later_and_later_and_say_why() {
     assert!((5..14).contains(&switches), "{switches} in an hour");
     let shown = wishes.list().remove(0);
     assert_eq!(shown.attempts, u64::from(switches));
+    // As many journals would be read at every start, and shown.
+    let forgotten = fake.with(|world| world.forgotten.len());
+    assert_eq!(forgotten, fake.with(|world| world.switches as usize) - 1);
+    assert_eq!(shown.attempt, format!("b-{switches}").parse().ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_failed_all_day_is_tried_once_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    let stubborn = World {
+        up: true,
+        vetoes: 1000,
+        ..world()
+    };
+    let (wishes, fake) = (wishes(&folder), Fake::new(stubborn));
+    wishes.put(wish()).unwrap();
+    runs(&wishes, &fake, 24 * 3600).await;
+    let switches = fake.with(|world| world.switches);
+    assert!((20..35).contains(&switches), "{switches} in a day");
 }
 
 #[tokio::test(start_paused = true)]

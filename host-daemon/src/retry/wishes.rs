@@ -25,8 +25,20 @@ pub struct RetryInfo {
     pub wish: Wish,
     /// How often the job was tried to be moved.
     pub attempts: u64,
+    /// The last attempt that was without effect.
+    #[serde(default)]
+    pub attempt: Option<OperationId>,
     /// What is waited for.
     pub waiting: String,
+}
+
+/// What is on disk of a wish.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    wish: Wish,
+    #[serde(default)]
+    attempt: Option<OperationId>,
 }
 
 /// The wishes: one for a gang, its latest.
@@ -45,8 +57,9 @@ impl Wishes {
     /// It cannot be read. A file that is no wish is told of and left alone.
     pub fn load(directory: PathBuf) -> io::Result<Self> {
         let kept = kept::read_all(&directory, "retry", |_| Some(()))?;
-        let wishes = kept.into_iter().map(|((), wish): ((), Wish)| wish);
-        let known = wishes.map(|wish| (wish.gang.clone(), info(wish))).collect();
+        let wishes = kept.into_iter().map(|((), kept): ((), Kept)| kept);
+        let known = wishes.map(|kept| (kept.wish.gang.clone(), info(kept)));
+        let known = known.collect();
         Ok(Self {
             directory,
             known: Mutex::new(known),
@@ -68,8 +81,10 @@ impl Wishes {
             _ => {}
         }
         std::fs::create_dir_all(&self.directory)?;
-        kept::replace(&self.path(&wish.operation), &wish)?;
-        self.lock().insert(wish.gang.clone(), info(wish));
+        let attempt = None;
+        let kept = Kept { wish, attempt };
+        kept::replace(&self.path(&kept.wish.operation), &kept)?;
+        self.lock().insert(kept.wish.gang.clone(), info(kept));
         self.changed.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -97,6 +112,22 @@ impl Wishes {
             waiting.clone_into(&mut info.waiting);
             info.attempts += u64::from(attempted);
         }
+    }
+
+    /// Notes the attempt that has come to nothing, and returns the one before it.
+    pub fn attempted(&self, wish: &Wish, attempt: &OperationId) -> Option<OperationId> {
+        let mut known = self.lock();
+        let info = known.get_mut(&wish.gang).filter(|it| it.wish == *wish)?;
+        let earlier = info.attempt.replace(attempt.clone());
+        let kept = Kept {
+            wish: wish.clone(),
+            attempt: info.attempt.clone(),
+        };
+        // The next daemon shows one attempt more.
+        if let Err(error) = kept::replace(&self.path(&wish.operation), &kept) {
+            tracing::warn!(gang = %wish.gang, %error, "an attempt is not noted on disk");
+        }
+        earlier
     }
 
     /// All of them.
@@ -127,10 +158,11 @@ fn path(directory: &Path, operation: &OperationId) -> PathBuf {
     directory.join(format!("{operation}.json"))
 }
 
-fn info(wish: Wish) -> RetryInfo {
+fn info(Kept { wish, attempt }: Kept) -> RetryInfo {
     RetryInfo {
         wish,
         attempts: 0,
+        attempt,
         waiting: "about to look".into(),
     }
 }
@@ -155,9 +187,13 @@ mod tests {
         let first = Wishes::load(place.clone()).unwrap();
         first.put(wish("a-7")).unwrap();
         first.put(wish("a-7")).unwrap();
+        let attempt = "b-1".parse().unwrap();
+        assert_eq!(first.attempted(&wish("a-7"), &attempt), None);
         std::fs::write(place.join("a-8.json"), "{ cut sho").unwrap();
         let second = Wishes::load(place.clone()).unwrap();
         assert_eq!(second.list().len(), 1);
+        let next = "b-2".parse().unwrap();
+        assert_eq!(second.attempted(&wish("a-7"), &next), Some(attempt));
         assert!(second.remove(&"a-7".parse().unwrap()).unwrap());
         assert!(!second.remove(&"a-7".parse().unwrap()).unwrap());
         assert!(Wishes::load(place).unwrap().list().is_empty());

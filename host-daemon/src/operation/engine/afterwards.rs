@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::{Crew, Engine};
+use super::{Crew, Engine, Entry};
 use crate::config::GangName;
 use crate::operation::effects::{Host, HostCall, HostError};
-use crate::operation::{Denial, OperationId};
+use crate::operation::journal::path_of;
+use crate::operation::{Denial, OperationId, Phase};
 use crate::retry::Wish;
 
 /// A gang that no operation may begin on.
@@ -37,6 +38,21 @@ impl Engine {
             engine: self.clone(),
             gang: gang.clone(),
         })
+    }
+
+    /// Forgets an operation that has ended without effect, its journal included.
+    pub fn forget(&self, operation: &OperationId) {
+        let mut table = self.table();
+        let is_over = |entry: &Entry| entry.shown.borrow().phase == Phase::RolledBack;
+        if !table.operations.get(operation).is_some_and(is_over) {
+            return;
+        }
+        match std::fs::remove_file(path_of(&self.directory, operation)) {
+            Ok(()) => {
+                table.operations.remove(operation);
+            }
+            Err(error) => error!(operation_id = %operation, %error, "remove a journal"),
+        }
     }
 
     /// Sees that nobody goes on with an operation that has reserved something here: its coordinator
