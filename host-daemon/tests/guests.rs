@@ -219,6 +219,27 @@ async fn a_rank_that_is_killed_while_held_is_remembered_until_the_next_hold() {
     assert_eq!(gang.died_held(), None);
 }
 
+/// A hold that could not be ended was nobody's to end any more: the gang was busy with it.
+#[tokio::test]
+async fn a_gang_that_was_left_held_is_switched_by_the_next_operation() {
+    let agents = Agents::new();
+    let first = gang(&agents);
+    let vms = ["vm1".parse().unwrap()];
+    first.attach(&vms[0], &"a".parse().unwrap());
+    let played = agents.play("vm1", "a", vec![join("vm1")]).await;
+    until(&first, |view| view.ranks.len() == 1).await;
+    first.hold(LIMIT).await.unwrap();
+    first.hold(LIMIT).await.unwrap();
+    first.hand_over().await;
+    let second = gang(&agents);
+    second.attach(&vms[0], &"a".parse().unwrap());
+    agents.move_to("vm1", "a", played).await;
+    assert!(second.recover(&vms, LIMIT).await.unwrap().held);
+    let switched = second.switch(Target::Fallback, LIMIT).await.unwrap();
+    assert_eq!(switched.stalls.len(), 1);
+    until(&second, |view| !view.held).await;
+}
+
 async fn with_a_late_death() -> (Agents, Gang) {
     let agents = Agents::new();
     let gang = gang(&agents);

@@ -233,7 +233,12 @@ impl Coordinator {
 
     fn start(&mut self, begin: Begin) {
         let epoch = self.gang.next_epoch();
+        let held = matches!(self.gang.phase(), Some((_, Phase::Held)));
         let begun = match begin {
+            // Left so by an operation that could not do better: whatever it is to be on, it is
+            // given that, and what is to stand still stands still.
+            Begin::Switch(to) if held => self.gang.rebuild(interconnect(to)),
+            Begin::Hold if held => return self.answer(None),
             Begin::Switch(to) => {
                 let order = SwitchOrder::MakeBeforeBreak;
                 self.gang.switch(epoch, interconnect(to), order)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Settings, query};
 use symvirt_qmp::{Client, commands};
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::LocalHost;
 use super::machine::{Machine, Role};
@@ -14,8 +14,9 @@ use super::streams::settings;
 use crate::api::error::chain;
 use crate::api::model::VmState;
 use crate::config::{GangName, VmName};
-use crate::operation::effects::{HostError, HostReply, Streams};
-use crate::operation::{Denial, OperationId, Target};
+use crate::guest::Gang;
+use crate::operation::effects::{Guests, HostError, HostReply, Streams};
+use crate::operation::{Denial, Limits, OperationId, Target};
 use crate::vm::{Origin, credentials};
 
 /// For the rest of the state to be loaded after the source has completed.
@@ -278,7 +279,8 @@ impl LocalHost {
     }
 
     /// Takes over the coordination of a gang whose VMs are here, and waits until its agents have
-    /// said who their ranks are: an operation that began before would know of none.
+    /// said who their ranks are: an operation that began before would know of none. What they
+    /// remember of a switch is brought to its end; a gang that is held is given transports.
     pub(super) async fn adopt(
         &self,
         gang: &GangName,
@@ -305,10 +307,27 @@ impl LocalHost {
             .filter(|vm| here.contains(vm))
             .cloned()
             .collect();
-        if !coordinated.heard(&expected, HEARING).await {
-            tracing::warn!(%gang, "not all agents were heard after the gang was taken over");
+        match coordinated.recover(&expected, HEARING).await {
+            Ok(standing) if standing.held => open_held(gang.clone(), coordinated),
+            Ok(_) => {}
+            Err(failure) => warn!(%gang, %failure, "a gang is taken over as it stands"),
         }
     }
+}
+
+/// A gang that its last coordinator could give no transports is given those that need no HCA. Nobody
+/// waits for that: what is short of it, `symvirt switch` does.
+fn open_held(gang: GangName, coordinated: Gang) {
+    tokio::spawn(async move {
+        let limit = Limits::default().switch();
+        match coordinated.rebuild(Target::Fallback, limit).await {
+            Ok(_) => info!(%gang, "a gang that was handed over held runs again"),
+            Err(failure) => warn!(
+                %gang, %failure,
+                "a gang that was handed over held stands still: `symvirt switch {gang} --to fallback`"
+            ),
+        }
+    });
 }
 
 /// Microseconds since 1970; 0 if QEMU's clock failed.

@@ -62,7 +62,18 @@ impl Crew {
             }
             _ => self.attended(self.guests.rebuild(to, limit)).await,
         };
-        self.count(phase, Some(to), began, rebuilt)
+        let counted = self.count(phase, Some(to), began, rebuilt);
+        counted.map_err(|trouble| match (phase, trouble) {
+            // There is nothing less that they could be given.
+            (Phase::RebuildFallback | Phase::RebuildBackFallback, Trouble::Failed(reason)) => {
+                let gang = self.plan.request.gang();
+                Trouble::Failed(format!(
+                    "{reason}; the job stands still until `symvirt switch {gang} --to fallback`, on \
+                     the host that it is on, gives it transports"
+                ))
+            }
+            (_, trouble) => trouble,
+        })
     }
 
     /// Says of a switch under way whose agent it waits for: one that was killed is started again by
