@@ -74,7 +74,10 @@ async fn start_vm(State(daemon): Shared, Body(spec): Body<VmSpec>) -> Answer<VmI
 
 async fn stop_vm(State(daemon): Shared, Path(name): Path<VmName>) -> Answer<()> {
     let vms = daemon.host.list().await;
-    if let Some(vm) = vms.iter().find(|vm| vm.name == name) {
+    if let Some(vm) = vms.iter().find(|vm| vm.name == name)
+        // Who finds out what a damaged journal does not tell may have to.
+        && daemon.engine.see_it_is_known(&vm.gang).is_ok()
+    {
         refuse_busy(&daemon, &vm.gang)?;
     }
     info!(vm = %name, "audit: stop VM");
@@ -214,6 +217,7 @@ impl From<Denial> for ApiError {
             | Denial::CannotCancel { .. }
             | Denial::NotOrphaned { .. }
             | Denial::MayBeWhole { .. }
+            | Denial::DamagedJournal { .. }
             | Denial::Busy { .. }
             | Denial::NotRunning { .. }
             | Denial::NotArrived { .. }

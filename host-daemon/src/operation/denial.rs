@@ -82,6 +82,18 @@ pub enum Denial {
         /// What its QEMU does.
         state: String,
     },
+    /// Where the gang's last operation stands cannot be read.
+    #[error("nobody knows where {operation} on gang `{gang}` stands: {why}")]
+    DamagedJournal {
+        /// The gang.
+        gang: GangName,
+        /// The operation.
+        operation: OperationId,
+        /// Its journal.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// One operation at a time.
     #[error("gang `{gang}` is busy with {operation}")]
     Busy {
@@ -206,6 +218,7 @@ impl Denial {
             Self::CannotCancel { .. } => "cannot-cancel",
             Self::NotOrphaned { .. } => "not-orphaned",
             Self::MayBeWhole { .. } => "may-be-whole",
+            Self::DamagedJournal { .. } => "damaged-journal",
             Self::Busy { .. } => "busy",
             Self::NotRunning { .. } => "not-running",
             Self::NotArrived { .. } => "not-arrived",
@@ -253,6 +266,12 @@ impl Denial {
             } => format!(
                 "`symvirt cancel {operation}` on {host}; if {host} will never be back, `symvirt \
                  release {operation} --coordinator-is-gone`"
+            ),
+            Self::DamagedJournal { file, .. } => format!(
+                "see by `symvirt vm list` here and on the other host that each VM of the gang runs \
+                 once, end what else there is of it by `symvirt vm stop`, move {} away and restart \
+                 symvirtd",
+                file.display()
             ),
             Self::MayBeWhole { vm, .. } => format!(
                 "`symvirt vm resume {vm} --source-is-stopped` runs it; if its source runs, `symvirt \

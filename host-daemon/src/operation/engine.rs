@@ -31,6 +31,7 @@ use crate::peer::Peer;
 use crate::retry::{Wishes, wanted};
 
 mod afterwards;
+mod damaged;
 
 pub use afterwards::Occupied;
 
@@ -44,6 +45,8 @@ pub struct Engine {
     pub(super) started: Instant,
     wishes: Arc<Wishes>,
     directory: PathBuf,
+    /// Gangs that nothing may begin on.
+    damaged: BTreeMap<GangName, damaged::Damaged>,
     table: Mutex<Table>,
 }
 
@@ -101,7 +104,7 @@ impl Engine {
     /// Reads the journals of earlier operations, and goes on with those that were interrupted.
     ///
     /// # Errors
-    /// The directory of journals cannot be made or read, or a journal is damaged.
+    /// The directory of journals cannot be made or read.
     pub async fn open(
         config: Arc<HostConfig>,
         host: Arc<LocalHost>,
@@ -118,6 +121,8 @@ impl Engine {
         std::fs::create_dir_all(&directory).map_err(io("make directory of"))?;
         let mut table = Table::default();
         let mut interrupted = Vec::new();
+        let mut damaged = damaged::Found::default();
+        let mut newest: BTreeMap<GangName, u64> = BTreeMap::new();
         for entry in std::fs::read_dir(&directory).map_err(io("list"))? {
             let path = entry.map_err(io("list"))?.path();
             if path
@@ -126,16 +131,28 @@ impl Engine {
             {
                 continue;
             }
-            let Some(replayed) = replay(&path)? else {
-                continue;
+            let replayed = match replay(&path) {
+                Ok(Some(replayed)) => replayed,
+                Ok(None) => continue,
+                Err(error) => {
+                    damaged.note(path, &error);
+                    continue;
+                }
             };
-            table.last = table.last.max(replayed.plan.id.number());
+            let number = replayed.plan.id.number();
+            table.last = table.last.max(number);
+            let newest = newest.entry(replayed.plan.request.gang().clone());
+            newest
+                .and_modify(|it| *it = number.max(*it))
+                .or_insert(number);
             if !replayed.state.phase.is_terminal() {
                 interrupted.push(replayed);
                 continue;
             }
             table.remember(&config.host, replayed);
         }
+        table.last = table.last.max(damaged.last());
+        let damaged = damaged.block(&host, &config.host, &newest, &mut table);
         let table = Mutex::new(table);
         let engine = Self {
             config,
@@ -146,6 +163,7 @@ impl Engine {
             started: Instant::now(),
             wishes,
             directory,
+            damaged,
             table,
         };
         let engine = Arc::new(engine);
@@ -233,6 +251,7 @@ impl Engine {
     /// [`Denied`]; nothing was changed.
     pub async fn submit(self: &Arc<Self>, request: Request) -> Result<OperationInfo, Denied> {
         let gang = request.gang().clone();
+        self.see_it_is_known(&gang)?;
         let id = self.reserve(&gang)?;
         match self.begin(id, request).await {
             Ok(info) => Ok(info),

@@ -11,6 +11,10 @@
 //! short is the last one and is ignored on reading; a damaged line before others is an error,
 //! because what follows it cannot be trusted.
 
+mod salvage;
+
+pub use salvage::Salvaged;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -290,14 +294,17 @@ pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
 }
 
 fn parse(text: &str, seq: u64) -> Option<Line> {
+    whole(text).filter(|line| line.seq == seq)
+}
+
+/// A line as it was written, wherever it stands.
+fn whole(text: &str) -> Option<Line> {
     let (crc, json) = text.strip_suffix('\n')?.split_once(' ')?;
     let crc = u32::from_str_radix(crc, 16).ok()?;
     if crc32fast::hash(json.as_bytes()) != crc {
         return None;
     }
-    serde_json::from_str::<Line>(json)
-        .ok()
-        .filter(|line| line.seq == seq)
+    serde_json::from_str(json).ok()
 }
 
 #[cfg(test)]

@@ -190,6 +190,11 @@ impl Running {
         .await
     }
 
+    #[allow(dead_code)] // Not every test program asks.
+    pub async fn operations(&self) -> Vec<OperationInfo> {
+        self.ask(Method::GET, "/v1/operations", None).await.unwrap()
+    }
+
     /// The operations that have something reserved there.
     #[allow(dead_code)] // Not every test program asks.
     pub async fn reserved(&self) -> Vec<String> {
