@@ -178,6 +178,7 @@ pub async fn run(
     });
     let peers_served = serve_peers(&config, tls.as_ref(), daemon.clone(), stopped.clone());
     let router = api::local::router(daemon);
+    let router = router.into_make_service_with_connect_info::<api::audit::Caller>();
     let local_served = async {
         info!(host = %config.host, socket = %socket_path(&config.state_dir).display(), "serving");
         tokio::select! {

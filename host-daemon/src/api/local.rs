@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::stream::{self, Stream};
 use tracing::info;
 
+use super::audit::attributed;
 use super::error::{ApiError, Problem};
 use super::extract::Body;
 use super::model::{GangInfo, HostInfo, OperationInfo, Released, VmInfo};
@@ -53,6 +55,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/retries", get(retries))
         .route("/v1/retries/{id}", axum::routing::delete(give_up))
         .fallback(super::unknown_path)
+        .layer(from_fn(attributed))
         .with_state(daemon)
 }
 

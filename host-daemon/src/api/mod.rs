@@ -6,7 +6,9 @@
 //! | [`peers`] | routes of the TLS listener, for other daemons |
 //! | [`model`] | what is shown |
 //! | [`error`] | how a refusal looks |
+//! | [`audit`] | who asked on the local socket |
 
+pub mod audit;
 pub mod error;
 mod extract;
 pub mod local;

@@ -72,14 +72,22 @@ async fn call(
     ConnectInfo(identity): ConnectInfo<PeerIdentity>,
     Body(call): Body<HostCall>,
 ) -> Result<Json<Result<HostReply, HostError>>, ApiError> {
-    match &call {
+    let peer = identity.0;
+    let noted = match &call {
         // They change nothing, and come all the time.
-        HostCall::CopyStatus { .. } | HostCall::Look { .. } | HostCall::Account { .. } => {}
-        _ => info!(peer = ?identity.0, ?call, "audit: peer's call"),
-    }
+        HostCall::CopyStatus { .. } | HostCall::Look { .. } | HostCall::Account { .. } => false,
+        _ => {
+            info!(?peer, ?call, "audit: peer's call");
+            true
+        }
+    };
     // In a task of its own: a connection that ends must not stop a call in the middle.
     let calling = tokio::spawn(async move { daemon.host.call(call).await });
-    Ok(Json(calling.await.map_err(super::error::panicked)?))
+    let answer = calling.await.map_err(super::error::panicked)?;
+    if noted && let Err(error) = &answer {
+        info!(?peer, %error, "audit: peer's call failed");
+    }
+    Ok(Json(answer))
 }
 
 async fn guest(
