@@ -205,7 +205,8 @@ pub(super) struct Bounds {
     /// hold: the job stands still for the rest of the copy. force: the VMs do
     #[arg(long, value_enum, default_value = "refuse")]
     pub if_not_converging: IfNotConvergingName,
-    /// Percent by which VMs that dirty their memory too fast may be slowed down, step by step
+    /// Percent by which a job whose VMs dirty their memory too fast may be slowed down, step by
+    /// step: all its ranks in the same beat; VMs without ranks by QEMU
     #[arg(long, value_name = "PERCENT", default_value_t = Limits::default().throttle,
           value_parser = clap::value_parser!(u8).range(0..=99))]
     pub throttle: u8,

@@ -197,8 +197,12 @@ fn converged(convergence: &Convergence) -> Vec<String> {
         Streams::Plain => "",
         Streams::Zstd => ", compressed",
     };
+    let slowed = match convergence.slowed {
+        0 => String::new(),
+        percent => format!(", the job slowed down by {percent} %"),
+    };
     let mut lines = vec![format!(
-        "copied       in {took}{how} ({foreseen}){downtime}"
+        "copied       in {took}{how}{slowed} ({foreseen}){downtime}"
     )];
     lines.extend(
         convergence

@@ -25,6 +25,9 @@ use crate::operation::Target;
 use crate::operation::effects::{Left, SwitchFailure};
 use crate::operation::report::RankStall;
 
+/// How long a slow-down lasts that is not repeated.
+const SLOW: Duration = Duration::from_secs(3);
+
 /// What the coordinator is asked to do.
 pub(super) enum Command {
     /// The guest is one of the gang; its channel is to be opened.
@@ -45,6 +48,8 @@ pub(super) enum Command {
     },
     /// Give up what is under way, if possible.
     Abort,
+    /// Let the ranks stand still for a part of the time.
+    SlowDown { percent: u8 },
 }
 
 struct Guest {
@@ -173,6 +178,10 @@ impl Coordinator {
                 }
             }
             Command::Abort => self.abort(),
+            Command::SlowDown { percent } => {
+                let effects = self.gang.slow_down(percent, SLOW);
+                self.carry_out(effects);
+            }
         }
     }
 

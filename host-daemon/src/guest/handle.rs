@@ -203,6 +203,10 @@ impl Guests for Gang {
         self.tell(Command::Abort);
     }
 
+    fn slow_down(&self, percent: u8) {
+        self.tell(Command::SlowDown { percent });
+    }
+
     fn silent(&self) -> Vec<VmName> {
         self.view.borrow().silent()
     }

@@ -5,7 +5,7 @@
 //!    │█▄                    each pass sends what was dirtied during the one before: what is left
 //!    │██▄▄                  shrinks by dirty rate / bandwidth, down to what fits the downtime
 //!    │█████▄▄▄▁▁ fits
-//!    └───────────► passes   it does not shrink any more: slow the VM down, if that is allowed;
+//!    └───────────► passes   it does not shrink any more: slow the job down, if that is allowed;
 //!                           then hold the job, force the VMs, or go back, as was asked for
 //! ```
 //!
@@ -108,6 +108,8 @@ pub struct Convergence {
     pub diverged: Option<String>,
     /// How the copies went over the link.
     pub streams: Streams,
+    /// By how many percent the job was slowed down by its library, at most.
+    pub slowed: u8,
 }
 
 /// Which copies still get smaller.

@@ -229,7 +229,8 @@ pub struct Limits {
     pub bandwidth: u64,
     /// What is done if the gang does not converge.
     pub if_not_converging: IfNotConverging,
-    /// How far QEMU may slow down a VM that dirties its memory too fast, in percent; 0: not at all.
+    /// How far a job that dirties memory too fast may be slowed down, in percent, by its library, or
+    /// a VM without ranks by QEMU; 0: not at all.
     pub throttle: u8,
     /// Whether what is copied is compressed.
     pub compress: Compress,

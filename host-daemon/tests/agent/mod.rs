@@ -433,7 +433,10 @@ impl Agent {
                 stall,
             },
             ToRank::Abort { epoch } => FromRank::Aborted { epoch: *epoch },
-            ToRank::Welcome(_) | ToRank::Prepare { .. } | ToRank::Matched { .. } => return,
+            ToRank::Welcome(_)
+            | ToRank::Prepare { .. }
+            | ToRank::Matched { .. }
+            | ToRank::SlowDown { .. } => return,
         };
         self.answer(&answer);
     }

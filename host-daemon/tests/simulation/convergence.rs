@@ -32,6 +32,39 @@ async fn a_gang_that_does_not_converge_is_rolled_back_and_the_reason_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_is_slowed_down_step_by_step_until_its_gang_converges() {
+    for setting in live(true) {
+        let faults = vec![Fault::Dirties(IfNotConverging::Refuse), Fault::GivesWay];
+        let ended = run(setting, Faults(faults), None).await;
+        check(setting, &ended, "slowed down");
+        assert_eq!(ended.state.phase, Phase::Done, "{:?}", ended.state.reason());
+        assert_eq!(ended.report.convergence.unwrap().slowed, 60);
+        // Said again and again, and left to end by itself when the gang stands still.
+        let mut said = ended.world.slowed;
+        assert!(said.len() > 5, "{said:?}");
+        said.dedup();
+        assert_eq!(said, [30, 60], "{setting:?}");
+    }
+}
+
+/// As far as it was allowed, which is not enough; then it is as fast as before.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_slowed_down_in_vain_goes_on_as_it_was() {
+    let setting = live(true)[0];
+    let faults = vec![
+        Fault::Dirties(IfNotConverging::Refuse),
+        Fault::MayBeSlowed(50),
+        Fault::GivesWay,
+    ];
+    let ended = run(setting, Faults(faults), None).await;
+    check(setting, &ended, "slowed down in vain");
+    assert_eq!(ended.state.phase, Phase::RolledBack);
+    let reason = ended.state.reason().unwrap();
+    assert!(reason.contains("the job slowed down by 50 %"), "{reason}");
+    assert_eq!(ended.world.slowed.last(), Some(&0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_keeps_its_gang_from_converging_is_held_for_the_rest_if_that_was_asked_for() {
     for setting in live(true) {
         let ended = run(setting, dirties(IfNotConverging::Hold), None).await;

@@ -33,4 +33,4 @@ pub mod share;
 pub mod transport;
 
 /// Version of every message in this crate. Peers of another version are refused by name.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;

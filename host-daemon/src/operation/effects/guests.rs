@@ -111,6 +111,9 @@ pub trait Guests: Send + Sync {
     ) -> BoxFuture<'_, Result<Switched, SwitchFailure>>;
     /// Gives up the switch or rebuild under way if that is still possible.
     fn abort(&self);
+    /// Slows running ranks down by so many percent, all in the same beat; 0 ends it, as does some
+    /// time in which it is not repeated.
+    fn slow_down(&self, percent: u8);
     /// Guests whose agents owe an answer, and of which nothing was heard for some time.
     fn silent(&self) -> Vec<VmName>;
     /// The guest's devices as its agent last reported them, `None` before the first report and

@@ -19,6 +19,7 @@
 mod again;
 mod converge;
 mod pace;
+mod slower;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -185,12 +186,20 @@ impl Crew {
                 uri: uris[&vm.vm].clone(),
                 bandwidth: limits.bandwidth,
                 streams: streams(limits),
-                throttle: limits.throttle,
+                throttle: self.throttle_of_qemu(),
             }
         })
         .await?;
         self.measured().copying = true;
         Ok(())
+    }
+
+    /// Ranks are slowed down by the library instead, see [`slower`].
+    fn throttle_of_qemu(&self) -> u8 {
+        match self.plan.ranks {
+            true => 0,
+            false => self.plan.limits().throttle,
+        }
     }
 
     async fn look(&self) -> Result<Copies, Trouble> {

@@ -52,6 +52,10 @@ pub enum Fault {
     /// The second VM dirties its memory faster than it is copied, while its job runs; and what was
     /// asked for in that case.
     Dirties(IfNotConverging),
+    /// If it does so, then not any more once its job is slowed down by 60 %.
+    GivesWay,
+    /// The job may be slowed down by so many percent; without, by 60.
+    MayBeSlowed(u8),
     /// The nth effect, if it is a switch of transports, breaks when the others have changed over.
     Breaks(usize),
     /// The coordinating daemon is killed and started again.
@@ -102,6 +106,15 @@ impl Faults {
             Fault::Dirties(asked) => Some(*asked),
             _ => None,
         })
+    }
+
+    /// How far the job may be slowed down.
+    pub fn throttle(&self) -> u8 {
+        let asked = self.0.iter().find_map(|fault| match fault {
+            Fault::MayBeSlowed(percent) => Some(*percent),
+            _ => None,
+        });
+        asked.unwrap_or(if self.has(Fault::GivesWay) { 60 } else { 0 })
     }
 
     /// Whose QEMU dies at the nth effect.

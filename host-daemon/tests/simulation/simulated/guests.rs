@@ -133,6 +133,10 @@ impl Guests for SimulatedGuests {
         self.world.lock().unwrap().aborted = true;
     }
 
+    fn slow_down(&self, percent: u8) {
+        self.world.lock().unwrap().slowed.push(percent);
+    }
+
     fn silent(&self) -> Vec<VmName> {
         let world = self.world.lock().unwrap();
         let vms = world.vms.keys();

@@ -185,7 +185,8 @@ impl SimulatedHost {
             }
             HostCall::CopyStatus { vm } => {
                 let held = world.job == Job::Held;
-                let status = look(known(world, &vm), held);
+                let gave_way = world.gives_way();
+                let status = look(known(world, &vm), held || gave_way);
                 Ok(HostReply::Copy { status })
             }
             HostCall::Stop { vm } => {

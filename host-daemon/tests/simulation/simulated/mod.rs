@@ -139,6 +139,7 @@ pub async fn run(setting: Setting, faults: impl Into<Faults>, cancel_at: Option<
     let mut plan = setting.plan();
     if let (Some(asked), Request::Migrate { limits, .. }) = (faults.dirties(), &mut plan.request) {
         limits.if_not_converging = asked;
+        limits.throttle = faults.throttle();
     }
     let world = Arc::new(Mutex::new(World::new(&plan, faults.clone())));
     let crashed = world.lock().unwrap().crashed.clone();

@@ -111,9 +111,16 @@ pub struct World {
     pub agent_back: Option<Instant>,
     crossings: usize,
     effects: usize,
+    /// How far the job was to be slowed down, each time that it was said.
+    pub slowed: Vec<u8>,
 }
 
 impl World {
+    /// Whether a job that dirties too much is slowed down enough.
+    pub fn gives_way(&self) -> bool {
+        self.has(Fault::GivesWay) && self.slowed.last().is_some_and(|percent| *percent >= 60)
+    }
+
     pub fn new(plan: &Plan, faults: Faults) -> Self {
         let vm = |hca: bool| Vm {
             source: Source::Running,
@@ -149,6 +156,7 @@ impl World {
             faults,
             agent_back: None,
             crossings: 0,
+            slowed: Vec::new(),
             effects: 0,
         }
     }

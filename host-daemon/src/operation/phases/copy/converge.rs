@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::pace::{Pace, fits};
+use super::slower::Slower;
 use super::{Copies, LOOK, LOOK_CLOSELY, LOOK_NEAR, READY};
 use crate::config::VmName;
 use crate::operation::convergence::{Course, Trend, course, fits_in, streams};
@@ -27,6 +28,25 @@ impl Crew {
         pace: &mut Pace,
         deadline: Instant,
     ) -> Result<Converged, Trouble> {
+        let limit = match self.plan.ranks && !self.holds() {
+            true => self.plan.limits().throttle,
+            false => 0,
+        };
+        let mut slower = Slower::until(limit);
+        let ended = self.converge_slowing(pace, deadline, &mut slower).await;
+        // A gang that fits stays as slow as it is until it stands still.
+        if !matches!(ended, Ok(Converged::Fits)) {
+            slower.end(&*self.guests);
+        }
+        ended
+    }
+
+    async fn converge_slowing(
+        &self,
+        pace: &mut Pace,
+        deadline: Instant,
+        slower: &mut Slower,
+    ) -> Result<Converged, Trouble> {
         let limits = *self.plan.limits();
         let began = *self.measured().copy_began.get_or_insert_with(Instant::now);
         let mut trend = Trend::default();
@@ -46,10 +66,15 @@ impl Crew {
             }
             let changes = pace.look(&copies, limits.downtime_ms);
             self.set_pace(&changes).await?;
+            slower.keep(&*self.guests);
             let too_late = Instant::now() >= deadline;
-            if self.stagnates(&mut trend, &copies, pace, began.elapsed()) || too_late {
+            let stagnates = self.stagnates(&mut trend, &copies, pace, began.elapsed());
+            if stagnates && !too_late && slower.step() {
+                trend = Trend::default();
+                self.slowed(slower.percent());
+            } else if stagnates || too_late {
                 self.note_convergence(&copies, pace, began);
-                let forced = self.diverges(&copies, pace, too_late)?;
+                let forced = self.diverges(&copies, pace, too_late, slower.percent())?;
                 self.nobody_slowed(pace, &copies).await?;
                 return Ok(forced);
             }
@@ -60,6 +85,14 @@ impl Crew {
             })
             .await;
         }
+    }
+
+    /// Tells that the job is slowed down further.
+    fn slowed(&self, percent: u8) {
+        self.doing(format!(
+            "copying while the VMs run, the job slowed down by {percent} %"
+        ));
+        self.converging(|convergence| convergence.slowed = percent);
     }
 
     /// Returns when the copies that were slowed down go at full pace. QEMU keeps to a bandwidth over
@@ -100,12 +133,23 @@ impl Crew {
         stagnant
     }
 
-    /// What becomes of a gang that does not converge, as the request has it.
-    fn diverges(&self, copies: &Copies, pace: &Pace, too_late: bool) -> Result<Converged, Trouble> {
+    /// What becomes of a gang that does not converge, as the request has it; its job was slowed down
+    /// by `slowed` percent.
+    fn diverges(
+        &self,
+        copies: &Copies,
+        pace: &Pace,
+        too_late: bool,
+        slowed: u8,
+    ) -> Result<Converged, Trouble> {
         let limits = self.plan.limits();
         let within = match too_late {
             true => format!("within {:.1} s", limits.converge().as_secs_f64()),
             false => "and what is left of it shrinks no more".into(),
+        };
+        let within = match slowed {
+            0 => within,
+            percent => format!("{within}, with the job slowed down by {percent} %"),
         };
         let why = too_slow(copies, pace, limits.downtime_ms, &within);
         let (course, but) = course(limits.if_not_converging, self.plan.ranks, self.holds());
