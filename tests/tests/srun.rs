@@ -2,6 +2,7 @@
 //! rehearsal in the tree of processes.
 
 use symvirt_tests::apps;
+use symvirt_tests::built;
 use symvirt_tests::slurm::Site;
 use symvirt_tests::storm::{FEWEST, SECONDS, survives_as};
 
@@ -9,7 +10,11 @@ use symvirt_tests::storm::{FEWEST, SECONDS, survives_as};
 fn survives(site: &Site, pmi: &str, mpi: &str) {
     for program in ["collectives", "unexpected"] {
         let path = apps::program(&format!("{mpi}/{program}"));
-        let words = [&*path.to_string_lossy(), "--seconds", SECONDS];
+        let (guest, path) = (
+            built::release().guest.to_string_lossy(),
+            path.to_string_lossy(),
+        );
+        let words = [&guest, "exec", "--", &path, "--seconds", SECONDS];
         survives_as(program, &site.srun(pmi, 2, &words), FEWEST);
     }
 }
