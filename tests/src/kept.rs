@@ -3,6 +3,7 @@
 //! ```text
 //!  .lab/                 SYMVIRT_LAB_DIR, else in the root of the repository; git-ignored
 //!  ├── roots/<key>       made by debootstrap; key = hash of the recipe
+//!  ├── suites/<key>      sources of public suites, and what an MPI made of them
 //!  └── wheels/<key>      made by pip
 //! ```
 //!
@@ -53,9 +54,24 @@ pub enum KeptError {
     Unfit(&'static str),
 }
 
-fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeptError {
+/// What an operation on a file failed with.
+pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> KeptError {
     let path = path.to_owned();
     move |source| KeptError::File { what, path, source }
+}
+
+/// The directory of a part, which is made if it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn part(name: &str) -> Result<PathBuf, KeptError> {
+    let lab = std::env::var_os("SYMVIRT_LAB_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.lab"),
+        PathBuf::from,
+    );
+    let part = lab.join(name);
+    std::fs::create_dir_all(&part).map_err(file("make", &part))?;
+    part.canonicalize().map_err(file("resolve", &part))
 }
 
 /// The directory `part/<hash of the recipe>`; `make` makes it if it is not there. Another process
@@ -68,13 +84,7 @@ pub fn ensure(
     recipe: &[&str],
     make: impl FnOnce(&Path) -> Result<(), KeptError>,
 ) -> Result<PathBuf, KeptError> {
-    let lab = std::env::var_os("SYMVIRT_LAB_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.lab"),
-        PathBuf::from,
-    );
-    let part = lab.join(part);
-    std::fs::create_dir_all(&part).map_err(file("make", &part))?;
-    let part = part.canonicalize().map_err(file("resolve", &part))?;
+    let part = self::part(part)?;
     let lock = part.join("lock");
     let lock_file = std::fs::File::create(&lock).map_err(file("make", &lock))?;
     let _lock = Flock::lock(lock_file, FlockArg::LockExclusive)

@@ -2,8 +2,8 @@
 //! this machine, with its own Open MPI, MPICH, UCX and compiler.
 //!
 //! ```text
-//!  unshare --mount ─► /proc /sys /dev, the target and temporary directories, tests/apps,
-//!        │            headers: bound to the same paths below the directory
+//!  unshare --mount ─► /proc /sys /dev, the target and temporary directories, public
+//!        │            suites, tests/apps, headers: bound to the same paths below the directory
 //!        └─► chroot ─► symvirt-guest rehearse ─► mpirun ─► ranks
 //! ```
 //!
@@ -28,8 +28,10 @@ const PACKAGES: &[&str] = &[
     "libmpich-dev",
     "libopenmpi-dev",
     "libucx0",
+    "make",
     "mpich",
     "openmpi-bin",
+    "python3-mpi4py",
 ];
 
 /// First argument: the directory; then the paths to bind, an empty word, and the command for
@@ -57,8 +59,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// `program`, to be given arguments. The release build, temporary files, and the sources of
-    /// the test programs are at the same paths everywhere. It has the pid of what is started.
+    /// `program`, to be given arguments. The release build, temporary files, public suites, and the
+    /// sources of the test programs are at the same paths everywhere. It has the pid of what is started.
     ///
     /// # Panics
     /// When the place cannot be made: there is nothing to test then.
@@ -78,6 +80,7 @@ fn enter(root: &Path, program: &OsStr) -> Command {
         .arg(root)
         .arg(std::env::temp_dir())
         .arg(built::target_dir())
+        .arg(suites())
         .arg(apps::sources())
         .arg(apps::include())
         .args(["/etc/hosts", ""]);
@@ -87,6 +90,11 @@ fn enter(root: &Path, program: &OsStr) -> Command {
     }
     command.arg(root).arg(program);
     command
+}
+
+/// Where public suites are compiled.
+fn suites() -> PathBuf {
+    kept::part("suites").unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// As root; `sudo` keeps the environment.

@@ -17,6 +17,8 @@ use crate::place::Place;
 pub struct Report {
     /// The job ended well, was switched, and lost no rank.
     pub passed: bool,
+    /// The job's own exit code; none if a signal ended it.
+    pub job_exit_code: Option<i32>,
     /// Switches that took effect.
     pub switches: u64,
     /// Reasons of switches that were abandoned without effect.

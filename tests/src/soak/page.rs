@@ -8,6 +8,7 @@ use std::fmt::Write;
 use symvirt_ffi::exports::GUARDED;
 
 use super::record::{Record, Sum};
+use super::suites;
 
 /// What else is not moved, how that shows, and where it is tested.
 const REFUSED: &str = "\
@@ -28,8 +29,8 @@ const BARE: &str = "\
 - osc/ucx over rxe says `flush(remote) is not supported`.
 ";
 
-/// The page of a record.
-pub fn of(record: &Record) -> String {
+/// The page of a soak's record, and of the suites', if they were run.
+pub fn of(record: &Record, suites: Option<&suites::record::Record>) -> String {
     let all = record.sum(|_| true);
     let mut page = format!(
         "# What SymVirt was run with\n\n\
@@ -43,6 +44,7 @@ pub fn of(record: &Record) -> String {
     programs(&mut page, record);
     settings(&mut page, record);
     failures(&mut page, record);
+    page.extend(suites.map(suites::record::Record::section));
     page.push_str("## What is refused\n\n");
     page.push_str(REFUSED);
     let names: Vec<String> = GUARDED.iter().map(|name| format!("`{name}`")).collect();
