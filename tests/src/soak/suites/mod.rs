@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  testlist ─► make program ─► switched ──passes──► counted
-//!                                  └─fails─► bare ──fails──► fails without us, too
-//!                                              └─passes─► both again, three times: ours
+//!                                  └─fails─► bare, also over TCP ──fails──► without us, too
+//!                                              └─passes─► switched and bare again, three times: ours
 //! ```
 //!
 //! | module | holds |
