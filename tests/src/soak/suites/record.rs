@@ -88,7 +88,7 @@ impl Record {
         let mut text = String::from(
             "## MPICH's own tests\n\nMade by `cargo xtask soak suites`: the programs of MPICH's \
              `test/mpi`, by their own rules, with a switch every 5 to 100 ms. What failed was run \
-             by itself.\n\n| | | tests | switches | fail by themselves, too | fail only with us |\n\
+             by itself, with UCX as it is and with TCP alone; what fails there, too, is not ours.\n\n| | | tests | switches | fail by themselves, too | fail only with us |\n\
              |---|---|---|---|---|---|\n",
         );
         for row in rows {
