@@ -31,7 +31,6 @@ const PACKAGES: &[&str] = &[
     "make",
     "mpich",
     "openmpi-bin",
-    "python3-mpi4py",
 ];
 
 /// First argument: the directory; then the paths to bind, an empty word, and the command for
