@@ -29,6 +29,8 @@ pub struct Report {
     pub ranks_lost: Vec<String>,
     /// How often the coordinator was replaced in the middle of a switch.
     pub forgotten: u64,
+    /// How often the agent was.
+    pub agents_lost: u64,
     /// Where the time went, by order.
     pub orders: Vec<Times>,
 }
@@ -122,6 +124,7 @@ pub struct Rehearsal {
     round_timeout: Duration,
     cancel_every: Option<u64>,
     forget_every: Option<u64>,
+    lose_agent_every: Option<u64>,
     slow: u8,
     place: Place,
 }
@@ -137,6 +140,7 @@ impl Default for Rehearsal {
             round_timeout: Duration::from_secs(600),
             cancel_every: None,
             forget_every: None,
+            lose_agent_every: None,
             slow: 0,
             place: Place::Machine,
         }
@@ -198,6 +202,13 @@ impl Rehearsal {
         self
     }
 
+    /// In every `count`th switch the agent dies, after a time of any order of magnitude, and another
+    /// one begins that knows nothing.
+    pub fn lose_agent_every(mut self, count: u64) -> Self {
+        self.lose_agent_every = Some(count);
+        self
+    }
+
     /// The job is slowed down by so many percent all the time.
     pub fn slow(mut self, percent: u8) -> Self {
         self.slow = percent;
@@ -245,6 +256,9 @@ impl Rehearsal {
         }
         if let Some(count) = self.forget_every {
             command.args(["--forget-every", &count.to_string()]);
+        }
+        if let Some(count) = self.lose_agent_every {
+            command.args(["--lose-agent-every", &count.to_string()]);
         }
         command.arg("--json").arg(&file).arg("--").args(job);
         let outcome = job::run(&mut command, limit).map_err(|source| RehearsalError::Start {

@@ -149,6 +149,30 @@ fn a_job_outlives_its_coordinator_in_the_middle_of_switches() {
     }
 }
 
+/// It dies in any step of a switch, with every message under way to it and from it. Ranks that stand
+/// still wait for the next one: what was decided without them is told again.
+#[test]
+fn a_job_outlives_its_agent_in_the_middle_of_switches() {
+    for (program, order) in [
+        ("halo", "both"),
+        ("rendezvous", "mbb"),
+        ("sync_send", "bbm"),
+    ] {
+        let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
+        let rehearsal = rehearsal.order(order).lose_agent_every(3);
+        let job = mpirun(2, program, &["--seconds", "8"], &[]);
+        let (outcome, report) = rehearse(program, &rehearsal, &job);
+        judge(program, &outcome, &report, FEWEST / 2);
+        assert!(report.agents_lost > 1, "{program}: {report:?}");
+        let undone = |reason: &&String| reason.contains("agent");
+        let undone = report.abandoned.iter().filter(undone).count();
+        println!(
+            "{program}: {} agents lost, {undone} switches undone, {} done",
+            report.agents_lost, report.switches
+        );
+    }
+}
+
 #[test]
 fn switches_may_follow_each_other_without_a_pause() {
     for program in ["halo", "unexpected", "windows"] {

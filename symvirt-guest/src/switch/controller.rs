@@ -31,6 +31,11 @@ const SILENCE: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How often a side is driven that waits for its commit.
 const PREPARED: Duration = Duration::from_millis(1);
+/// How long a process that stands still waits for an agent, and for its coordinator's word, after
+/// its own was lost: a guest starts another within seconds.
+const ORPHANED: Duration = Duration::from_secs(60);
+/// How long to wait between two attempts to find one meanwhile.
+const SEARCH: Duration = Duration::from_millis(50);
 /// Wake-ups of an idle controller.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -255,13 +260,11 @@ impl Controller {
         });
         let decision = match self.wait_for_decision(epoch, &mut drain) {
             Wait::Decided(decision) => decision,
-            end @ (Wait::Abort | Wait::Lost) => {
+            Wait::Abort | Wait::Lost => {
                 abandon_drains();
                 GATE.open();
                 *lock(&self.shared.prepared) = prepared;
-                if matches!(end, Wait::Abort) {
-                    self.abort(epoch);
-                }
+                self.abort(epoch);
                 return;
             }
         };
@@ -354,15 +357,21 @@ impl Controller {
     }
 
     /// Drives the old side until every rank has published its counters and, where space may be
-    /// short, has weighed its drain.
+    /// short, has weighed its drain. An agent that is lost meanwhile takes with it what is decided:
+    /// others may have changed over already. So this process stands still until the next agent
+    /// tells.
     fn wait_for_decision(&self, epoch: Epoch, drain: &mut Drain) -> Wait {
         let mut idle = 0;
         // Asked to weigh: the decision that follows, and whether ours is out.
         let mut weighing: Option<(Decision, bool)> = None;
         let mut told = Instant::now();
         let mut silence = Silence::begin();
+        let mut orphaned: Option<Instant> = None;
         loop {
             silence.tell(epoch, "has its gate closed, and waits to be told to drain");
+            if orphaned.is_some_and(|since| since.elapsed() > ORPHANED) {
+                return Wait::Lost;
+            }
             idle = if drain.progress() { 0 } else { idle + 1 };
             if let Some((_, said)) = &mut weighing
                 && !*said
@@ -410,7 +419,23 @@ impl Controller {
                 Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
-                Err(_) => return Wait::Lost,
+                Err(error) => {
+                    if orphaned.is_none() {
+                        orphaned = Some(Instant::now());
+                        crate::log::warning!(
+                            "the agent is lost in the middle of a switch ({error}); this process \
+                             stands still until there is another, for {ORPHANED:?} at most"
+                        );
+                    }
+                    let next = Instant::now() + SEARCH;
+                    while Instant::now() < next {
+                        // Peers may still need answers of the old side.
+                        if !drain.progress() {
+                            std::thread::sleep(NAP);
+                        }
+                    }
+                    self.shared.meet_again();
+                }
             }
         }
     }

@@ -72,6 +72,15 @@ impl Shared {
     fn send(&self, message: &FromRank) {
         self.channel().send(message);
     }
+
+    /// Looks for an agent again, in the middle of a switch: one that is there is told who this
+    /// process is, and what it says is heard from now on.
+    fn meet_again(&self) {
+        if let Ok(channel) = Channel::connect() {
+            introduce(&channel);
+            *lock(&self.channel) = Arc::new(channel);
+        }
+    }
 }
 
 /// The running helper threads.
@@ -153,8 +162,8 @@ impl Helpers {
     }
 }
 
-/// Says who this process is, and waits for the welcome.
-fn join(channel: &Channel) -> Result<Welcome, StartError> {
+/// Says who this process is.
+fn introduce(channel: &Channel) {
     let (mut major, mut minor, mut release) = (0, 0, 0);
     // SAFETY: places for three numbers.
     unsafe { (real().get_version)(&raw mut major, &raw mut minor, &raw mut release) };
@@ -168,6 +177,11 @@ fn join(channel: &Channel) -> Result<Welcome, StartError> {
         epoch: gang::epoch(),
         blobs: gang::own_blobs(),
     }));
+}
+
+/// Says who this process is, and waits for the welcome.
+fn join(channel: &Channel) -> Result<Welcome, StartError> {
+    introduce(channel);
     let deadline = Instant::now() + WELCOME_LIMIT;
     while let Some(left) = deadline.checked_duration_since(Instant::now()) {
         if let Some(ToRank::Welcome(welcome)) = channel.receive(left)? {

@@ -479,8 +479,14 @@ impl Gang {
             _ => {
                 let (process, epoch) = (join.process, join.epoch);
                 self.welcome(guest, join, effects);
-                self.repeat_abort(guest, process, effects);
-                self.catch_up(process, epoch, effects);
+                let undoable = self.round.as_ref().is_some_and(Round::can_abort);
+                if undoable && self.is_awaited(process) {
+                    // Whatever it has heard of the round went with its agent.
+                    self.agent_restarted(guest, false, effects);
+                } else {
+                    self.repeat_abort(guest, process, effects);
+                    self.catch_up(process, epoch, effects);
+                }
             }
         }
     }

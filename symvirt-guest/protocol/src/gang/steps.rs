@@ -383,7 +383,7 @@ impl Gang {
             }
             // It lets go of the old transport without being told.
             (Phase::Release, SwitchOrder::MakeBeforeBreak) if there => {}
-            (Phase::Drain | Phase::Release, SwitchOrder::MakeBeforeBreak) => {
+            (Phase::Release, SwitchOrder::MakeBeforeBreak) => {
                 let guest = member.guest.clone();
                 let reason = Reason::AgentLost {
                     guest,
@@ -392,8 +392,8 @@ impl Gang {
                 self.report_failure(reason, effects);
                 return;
             }
-            // Held, it is in the epoch before, however far it came: its answer may have been lost
-            // with the agent, or the request.
+            // It stands still, and waits for the request or has carried it out: that, or its answer,
+            // may have been lost with the agent. Held, it is in the epoch before, however far it came.
             (Phase::Drain | Phase::Release | Phase::Open, _) => {
                 let guest = member.guest.clone();
                 effects.extend(self.ask_again(&guest, process));

@@ -666,6 +666,80 @@ fn an_agent_restarted_after_the_drain_costs_nothing() {
     ));
 }
 
+/// Its ranks stand still, and do not know whether others have changed over: they are asked again.
+#[test]
+fn a_switch_goes_on_though_its_last_word_was_lost_with_an_agent() {
+    for steps in 0..6 {
+        let mut world = World::new(2, 4);
+        start(&mut world, 1, MBB);
+        run_to(&mut world, Phase::Drain);
+        // The other guest's ranks change over meanwhile, more or less far.
+        for _ in 0..steps {
+            world.step(0);
+        }
+        world.restart_agent(1);
+        world.run();
+        let last = world.outcomes.last();
+        assert!(
+            matches!(last, Some(Outcome::Released { .. })),
+            "{steps}: {:?}",
+            world.outcomes
+        );
+        let over = |rank: &crate::world::Rank| !rank.held && rank.epoch == Epoch(1);
+        assert!(world.ranks.values().all(over), "{steps}");
+    }
+}
+
+/// Nothing is decided yet: the ranks that stand still are let go on, whatever they had heard.
+#[test]
+fn a_switch_is_undone_that_lost_an_agent_before_it_was_decided() {
+    for phase in [Phase::Prepare, Phase::WireUp, Phase::Commit] {
+        for steps in 0..12 {
+            let mut world = World::new(2, 4);
+            start(&mut world, 1, MBB);
+            run_to(&mut world, phase);
+            for step in 0..steps {
+                world.step(step % 6);
+            }
+            world.restart_agent(1);
+            world.run();
+            assert!(world.gang.phase().is_none());
+            assert!(
+                world.ranks.values().all(|rank| !rank.held),
+                "{phase} {steps}"
+            );
+        }
+    }
+}
+
+/// The next agent is there, and ranks have yet to find it: what they were to answer is not waited for.
+#[test]
+fn a_switch_that_begins_before_ranks_have_found_their_next_agent_is_undone() {
+    let mut world = World::new(2, 4);
+    world.restart_agent(1);
+    // Its hello.
+    world.step(3);
+    start(&mut world, 1, MBB);
+    world.run();
+    assert!(
+        matches!(
+            world.outcomes.last(),
+            Some(Outcome::Aborted {
+                reason: Reason::AgentLost { .. },
+                ..
+            })
+        ),
+        "{:?}",
+        world.outcomes
+    );
+    start(&mut world, 2, MBB);
+    world.run();
+    assert!(matches!(
+        world.outcomes.last(),
+        Some(Outcome::Released { .. })
+    ));
+}
+
 /// What a held rank has said may be lost with its agent, and the epoch that it names when it is back
 /// does not tell: such a hold was given up, with the other ranks held for good.
 #[test]

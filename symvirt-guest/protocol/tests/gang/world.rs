@@ -216,7 +216,7 @@ impl World {
     }
 
     /// The agent dies and is back: what was under way is lost, but for what it had heard of ranks
-    /// that left or died. Ranks undo what is not decided and join again.
+    /// that left or died. Ranks join again; those that stand still do so until they are told.
     pub fn restart_agent(&mut self, guest: usize) {
         self.restarted = true;
         self.to_agent[guest].clear();
@@ -245,7 +245,6 @@ impl World {
         let mut joins = Vec::new();
         for (process, rank) in alive {
             rank.heard.push("lost");
-            rank.held &= rank.decided;
             joins.push(join(*process, rank.epoch));
         }
         for join in joins {
@@ -588,9 +587,6 @@ impl World {
                     },
                 );
             }
-            // Its agent was lost before it heard this, and it runs on as if nothing had been.
-            ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch }
-                if rank.epoch < epoch && !rank.held => {}
             ToRank::Expect {
                 epoch,
                 totals,

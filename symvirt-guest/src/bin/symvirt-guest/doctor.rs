@@ -166,6 +166,7 @@ async fn run_job(args: &Args) -> anyhow::Result<(Vec<Finding>, Job)> {
         switches: Some(SWITCHES),
         cancel_every: None,
         forget_every: None,
+        lose_agent_every: None,
         slow: 0,
         round_timeout: Duration::from_secs(10),
         job_timeout: None,

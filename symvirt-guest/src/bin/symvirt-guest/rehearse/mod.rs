@@ -79,6 +79,9 @@ pub struct Args {
     /// carries it
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=95))]
     pub slow: u8,
+    /// Also let the agent die in every COUNTth attempt, sooner or later, and another one begin
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), hide = true)]
+    pub lose_agent_every: Option<u64>,
     /// Longest wait for the ranks in one phase of a switch
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub round_timeout: Duration,
@@ -222,7 +225,7 @@ async fn perform(
     let started = Instant::now();
     let stop = args.duration.map(|duration| started + duration);
     let mut pace = Pace::new(args.every, stop, args.switches);
-    let (mut cancel_at, mut forget_at) = (None, None);
+    let (mut cancel_at, mut forget_at, mut lose_at) = (None, None, None);
     let mut look_at = started + LOOK;
     loop {
         let now = Instant::now();
@@ -231,6 +234,7 @@ async fn perform(
             stage.switch(item, args.order.of_switch(number))?;
             cancel_at = pace.interruption(args.cancel_every, now);
             forget_at = pace.oblivion(args.forget_every, now);
+            lose_at = pace.oblivion(args.lose_agent_every, now);
         }
         if cancel_at.is_some_and(|at| at <= now) {
             cancel_at = None;
@@ -239,6 +243,10 @@ async fn perform(
         if forget_at.is_some_and(|at| at <= now) {
             forget_at = None;
             stage.forget();
+        }
+        if lose_at.is_some_and(|at| at <= now) {
+            lose_at = None;
+            stage.lose_agent();
         }
         if look_at <= now {
             stage.look(job.pid(), now);
@@ -252,6 +260,7 @@ async fn perform(
             pace.next(now, stage.standing()),
             cancel_at,
             forget_at,
+            lose_at,
         ];
         let end = args.job_timeout.map(|limit| started + limit);
         tokio::select! {

@@ -24,6 +24,8 @@ pub struct Record {
     lost: Vec<String>,
     /// How often the coordinator was replaced in the middle of a switch.
     pub forgotten: u64,
+    /// How often the agent was.
+    pub agents_lost: u64,
 }
 
 #[derive(Debug)]
@@ -153,6 +155,7 @@ impl Record {
             ranks_lost: self.lost.clone(),
             findings,
             forgotten: self.forgotten,
+            agents_lost: self.agents_lost,
             transports: self.per_transport(),
             orders: orders
                 .map(|(name, switches)| Times::of(name, &switches))
@@ -183,6 +186,8 @@ pub struct Report {
     pub ranks_lost: Vec<String>,
     /// How often the coordinator was replaced in the middle of a switch.
     forgotten: u64,
+    /// How often the agent was.
+    agents_lost: u64,
     /// What of the job cannot be moved, and what mends it.
     pub findings: BTreeSet<Finding>,
     transports: Vec<(String, u64)>,

@@ -170,6 +170,17 @@ impl Stage {
         }
     }
 
+    /// The agent dies with all it knew and every connection, and its guest starts another.
+    pub fn lose_agent(&mut self) {
+        info!(phase = ?self.gang.phase(), "the agent dies");
+        self.record.agents_lost += u64::from(self.in_switch());
+        self.board = Board::default();
+        self.overdue = Overdue::new();
+        self.core = core_of(&self.devices);
+        self.core.host_session();
+        self.carry_out(Vec::new());
+    }
+
     /// A connection of a rank does something.
     pub fn hear(&mut self, event: sockets::Event) {
         match event {
