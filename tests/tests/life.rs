@@ -159,7 +159,7 @@ fn a_job_outlives_its_agent_in_the_middle_of_switches() {
         ("sync_send", "bbm"),
     ] {
         let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
-        let rehearsal = rehearsal.order(order).lose_agent_every(3);
+        let rehearsal = rehearsal.order(order).lose_agent_every(2);
         let job = mpirun(2, program, &["--seconds", "8"], &[]);
         let (outcome, report) = rehearse(program, &rehearsal, &job);
         judge(program, &outcome, &report, FEWEST / 2);

@@ -13,6 +13,7 @@
 //! | [`agent`] | messages between a guest's agent and its host, device report |
 //! | [`frame`] | bytes on the wire: length-prefixed, versioned, bounded, checksummed |
 //! | [`link`] | a lossy byte stream made reliable: sequence numbers, acknowledgement, resume |
+//! | [`matches`] | which synchronous sends were matched, for who may have to tell it again |
 //! | [`memory`] | what an agent remembers for a coordinator that has lost its memory |
 //! | [`query`] | questions to an agent over its socket |
 //! | [`share`] | of a message to all ranks of a guest, what concerns each |
@@ -26,6 +27,7 @@ pub mod frame;
 pub mod gang;
 pub mod ids;
 pub mod link;
+pub mod matches;
 pub mod memory;
 pub mod query;
 pub mod rank;

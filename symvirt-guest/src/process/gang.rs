@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::{Epoch, ObjectId, ProcId, WorkerId};
+use symvirt_protocol::matches::Matches;
 use symvirt_protocol::query::Reach;
 use symvirt_protocol::rank::{Blob, FromRank, SyncSend, WorkerCount};
 use symvirt_protocol::transport::Transports;
@@ -44,6 +45,9 @@ pub struct State {
     blockers: Mutex<BTreeSet<String>>,
     helpers: Mutex<Option<Helpers>>,
 }
+
+/// What this process has told of synchronous messages that it matched.
+static CONFIRMED: Mutex<Matches> = Mutex::new(Matches::new());
 
 /// See [`State`].
 pub static STATE: State = State {
@@ -292,9 +296,15 @@ pub fn confirm(syncs: Vec<SyncSend>) {
     if syncs.is_empty() {
         return;
     }
+    lock(&CONFIRMED).remember(&syncs);
     if let Some(channel) = channel() {
         channel.send(&FromRank::Matched { syncs });
     }
+}
+
+/// What was told of matches last, for an agent that has not heard it.
+pub fn confirmed() -> Vec<SyncSend> {
+    lock(&CONFIRMED).all()
 }
 
 /// From now on this process vetoes every switch, with this reason.

@@ -162,7 +162,7 @@ impl Helpers {
     }
 }
 
-/// Says who this process is.
+/// Says who this process is, and what it has said of synchronous sends.
 fn introduce(channel: &Channel) {
     let (mut major, mut minor, mut release) = (0, 0, 0);
     // SAFETY: places for three numbers.
@@ -177,6 +177,11 @@ fn introduce(channel: &Channel) {
         epoch: gang::epoch(),
         blobs: gang::own_blobs(),
     }));
+    // An agent may have died before it passed them on.
+    let syncs = gang::confirmed();
+    if !syncs.is_empty() {
+        channel.send(&FromRank::Matched { syncs });
+    }
 }
 
 /// Says who this process is, and waits for the welcome.

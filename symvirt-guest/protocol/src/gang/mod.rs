@@ -47,6 +47,7 @@ use std::collections::BTreeMap;
 
 use crate::agent::{FromAgent, Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::matches::Matches;
 use crate::memory::{Memory, RoundMemory};
 use crate::rank::{FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
 use crate::transport::{Interconnect, Transports};
@@ -72,6 +73,8 @@ pub struct Gang {
     round: Option<Round>,
     /// Matches whose senders are not known, or not known yet.
     unrelayed: Vec<SyncSend>,
+    /// Those that were told to the agents of their senders.
+    relayed: Matches,
     /// What ranks were told last in the last round.
     last: Option<ToRank>,
     /// The last round as agents remember it that this coordinator has not led.
@@ -100,6 +103,7 @@ impl Gang {
             roster: Roster::default(),
             round: None,
             unrelayed: Vec::new(),
+            relayed: Matches::new(),
             last: None,
             memories: BTreeMap::new(),
             meeting: true,
@@ -444,13 +448,22 @@ impl Gang {
         syncs: impl IntoIterator<Item = SyncSend>,
         effects: &mut Vec<Effect>,
     ) {
-        let mut matched: BTreeMap<ProcId, Vec<u64>> = BTreeMap::new();
+        let mut known = Vec::new();
         for sync in syncs {
             if self.roster.members.contains_key(&sync.sender) {
-                matched.entry(sync.sender).or_default().push(sync.id);
+                known.push(sync);
             } else if self.unrelayed.len() < MAX_UNRELAYED {
                 self.unrelayed.push(sync);
             }
+        }
+        self.relayed.remember(&known);
+        self.tell_matched(&known, effects);
+    }
+
+    fn tell_matched(&self, syncs: &[SyncSend], effects: &mut Vec<Effect>) {
+        let mut matched: BTreeMap<ProcId, Vec<u64>> = BTreeMap::new();
+        for sync in syncs {
+            matched.entry(sync.sender).or_default().push(sync.id);
         }
         for (process, ids) in matched {
             let Some(sender) = self.roster.members.get(&process) else {
@@ -479,6 +492,11 @@ impl Gang {
             _ => {
                 let (process, epoch) = (join.process, join.epoch);
                 self.welcome(guest, join, effects);
+                if known {
+                    // Its agent may have died with what it was told last.
+                    let matched = self.relayed.of_sender(process);
+                    self.tell_matched(&matched, effects);
+                }
                 let undoable = self.round.as_ref().is_some_and(Round::can_abort);
                 if undoable && self.is_awaited(process) {
                     // Whatever it has heard of the round went with its agent.

@@ -812,3 +812,28 @@ fn a_sender_is_told_of_all_its_matched_messages_at_once() {
     };
     assert_eq!(effects, [told(1), told(3)]);
 }
+
+/// It would wait for ever for the end of a send that was matched long ago.
+#[test]
+fn a_sender_whose_agent_died_is_told_again_what_was_matched() {
+    let mut world = World::new(2, 4);
+    let in_guest = |guest| {
+        let mut ranks = world.ranks.iter();
+        let found = ranks.find(|(_, rank)| rank.guest == guest);
+        *found.expect("both guests have ranks").0
+    };
+    let (receiver, sender) = (in_guest(0), in_guest(1));
+    let sync = SyncSend {
+        sender,
+        id: 5,
+        worker: worker(receiver),
+        tag: 7,
+    };
+    let matched = FromRank::Matched { syncs: vec![sync] };
+    let said = FromAgent::Ranks(vec![(receiver, matched)]);
+    let effects = world.gang.hear(&guest_id(0), said);
+    world.apply(effects);
+    world.restart_agent(1);
+    world.run();
+    assert!(world.ranks[&sender].heard.contains(&"matched"));
+}

@@ -651,7 +651,8 @@ impl World {
                 let stall = Stall::default();
                 self.answer(process, epoch, "opened", FromRank::Opened { epoch, stall });
             }
-            ToRank::Matched { .. } | ToRank::SlowDown { .. } => {}
+            ToRank::Matched { .. } => rank.heard.push("matched"),
+            ToRank::SlowDown { .. } => {}
             ToRank::Abort { epoch } => {
                 rank.heard.push("abort");
                 assert!(

@@ -22,6 +22,11 @@ impl Board {
         self.outboxes.insert(conn, outbox);
     }
 
+    /// Ends all connections, and names them.
+    pub fn close_all(&mut self) -> impl Iterator<Item = ConnId> + use<> {
+        std::mem::take(&mut self.outboxes).into_keys()
+    }
+
     /// Ends a connection, or forgets one that has ended.
     pub fn close(&mut self, conn: ConnId) {
         self.outboxes.remove(&conn);

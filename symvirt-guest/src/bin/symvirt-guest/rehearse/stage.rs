@@ -1,6 +1,6 @@
 //! Agent core and coordinator in one process: what one says, the other hears at once.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::over::Item;
 use super::pace::Standing;
 use super::volume::Volumes;
 use crate::agent::board::Board;
-use crate::agent::core::{Core, Output};
+use crate::agent::core::{ConnId, Core, Output};
 use crate::agent::devices::Devices;
 use crate::agent::overdue::Overdue;
 use crate::agent::{answer, core_of, guest_name, sockets};
@@ -44,6 +44,8 @@ pub struct Stage {
     refused: Option<Instant>,
     stuck: bool,
     overdue: Overdue,
+    /// Connections of agents that have died.
+    lost: HashSet<ConnId>,
     volumes: Volumes,
     /// The job's processes, whether they are ranks or not.
     pub watch: Watch,
@@ -66,6 +68,7 @@ impl Stage {
             refused: None,
             stuck: false,
             overdue: Overdue::new(),
+            lost: HashSet::new(),
             volumes: Volumes::default(),
             watch: Watch::new(),
             record: Record::default(),
@@ -174,7 +177,7 @@ impl Stage {
     pub fn lose_agent(&mut self) {
         info!(phase = ?self.gang.phase(), "the agent dies");
         self.record.agents_lost += u64::from(self.in_switch());
-        self.board = Board::default();
+        self.lost.extend(self.board.close_all());
         self.overdue = Overdue::new();
         self.core = core_of(&self.devices);
         self.core.host_session();
@@ -184,6 +187,9 @@ impl Stage {
     /// A connection of a rank does something.
     pub fn hear(&mut self, event: sockets::Event) {
         match event {
+            // What was under way to an agent that has died.
+            sockets::Event::Said(conn, _) | sockets::Event::Closed(conn)
+                if self.lost.contains(&conn) => {}
             sockets::Event::Opened(conn, outbox) => self.board.open(conn, outbox),
             sockets::Event::Said(conn, message) => {
                 self.volumes.ranks.count(&message, 1);

@@ -43,7 +43,10 @@ impl Core {
             ranks,
             memory: Box::new(self.memory.clone()),
         }));
-        let again: Vec<_> = waiting.into_iter().chain(self.matches.all()).collect();
+        let again: Vec<_> = waiting
+            .into_iter()
+            .chain(self.matches.by_receiver())
+            .collect();
         if !again.is_empty() {
             self.outputs.push(Output::Host(FromAgent::Ranks(again)));
         }

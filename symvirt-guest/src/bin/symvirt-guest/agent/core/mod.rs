@@ -19,7 +19,6 @@
 
 mod directory;
 mod host;
-mod matches;
 mod ranks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use symvirt_protocol::agent::FromAgent;
 use symvirt_protocol::ids::{Epoch, ProcId};
+use symvirt_protocol::matches::Matches;
 use symvirt_protocol::memory::Memory;
 use symvirt_protocol::query::RankStatus;
 use symvirt_protocol::rank::{FromRank, Join, ToRank};
@@ -34,7 +34,6 @@ use symvirt_protocol::share::Wants;
 use symvirt_protocol::transport::{Interconnect, Transports};
 
 use directory::Directory;
-use matches::Matches;
 
 /// Longest wait for the other ranks' answers to a round.
 const GATHER: Duration = Duration::from_millis(2);

@@ -104,7 +104,7 @@ impl Core {
         };
         match &message {
             FromRank::Stands { at, .. } => rank.stands = Some(at.clone()),
-            FromRank::Matched { syncs } => self.matches.remember(process, syncs),
+            FromRank::Matched { syncs } => self.matches.remember(syncs),
             _ => {
                 self.owing.remove(&process);
                 rank.stands = None;
