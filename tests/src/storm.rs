@@ -17,6 +17,8 @@ use crate::setting::Setting;
 const LIMIT: Duration = Duration::from_secs(90);
 /// Seconds that a program works; see [`FEWEST`].
 pub const SECONDS: &str = "3";
+/// Where that was too short for [`FEWEST`] switches.
+const LONGER: &str = "20";
 /// A switch every 50 ms would make 60 in 3 s. With four ranks on two cores a switch may take
 /// longer than its interval; this many a run needs to mean something.
 pub const FEWEST: u64 = 8;
@@ -38,12 +40,32 @@ pub fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, 
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// As [`rehearse`]; a job that was right and had fewer switches than `fewest` runs once more, and
+/// longer: how long a switch takes on a busy machine is not judged here.
+fn rehearse_until(
+    name: &str,
+    rehearsal: &Rehearsal,
+    job: &[String],
+    fewest: u64,
+) -> (Outcome, Report) {
+    let (outcome, report) = rehearse(name, rehearsal, job);
+    if verdict(name, &outcome, &report, 0).is_err() || report.switches >= fewest {
+        return (outcome, report);
+    }
+    println!("{name}: only {} switches, once more", report.switches);
+    let mut longer = job.to_vec();
+    if let Some(at) = longer.iter().position(|word| word == "--seconds") {
+        longer[at + 1] = LONGER.to_owned();
+    }
+    rehearse(name, rehearsal, &longer)
+}
+
 /// Runs `job`, which starts `program`, in the usual storm.
 ///
 /// # Panics
 /// As [`judge`].
 pub fn survives_as(program: &str, job: &[String], fewest: u64) {
-    let (outcome, report) = rehearse(program, &Rehearsal::default(), job);
+    let (outcome, report) = rehearse_until(program, &Rehearsal::default(), job, fewest);
     judge(program, &outcome, &report, fewest);
     println!(
         "{}: {} switches",
@@ -58,8 +80,9 @@ pub fn survives_as(program: &str, job: &[String], fewest: u64) {
 /// As [`judge`].
 pub fn survives(mpi: Mpi, program: &str, ranks: u32, setting: &Setting) {
     let job = mpi.job(ranks, program, &["--seconds", SECONDS], setting.environment);
-    let (outcome, report) = rehearse(program, &setting.rehearsal(mpi), &job.words);
-    judge(program, &outcome, &report, setting.fewest());
+    let (rehearsal, fewest) = (setting.rehearsal(mpi), setting.fewest());
+    let (outcome, report) = rehearse_until(program, &rehearsal, &job.words, fewest);
+    judge(program, &outcome, &report, fewest);
 }
 
 fn ok_line<'a>(program: &str, outcome: &'a Outcome) -> Option<&'a str> {
