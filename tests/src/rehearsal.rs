@@ -125,6 +125,7 @@ pub struct Rehearsal {
     cancel_every: Option<u64>,
     forget_every: Option<u64>,
     lose_agent_every: Option<u64>,
+    duration: Option<Duration>,
     slow: u8,
     place: Place,
 }
@@ -141,6 +142,7 @@ impl Default for Rehearsal {
             cancel_every: None,
             forget_every: None,
             lose_agent_every: None,
+            duration: None,
             slow: 0,
             place: Place::Machine,
         }
@@ -209,6 +211,12 @@ impl Rehearsal {
         self
     }
 
+    /// No switch begins after this time; the job goes on.
+    pub fn duration(mut self, time: Duration) -> Self {
+        self.duration = Some(time);
+        self
+    }
+
     /// The job is slowed down by so many percent all the time.
     pub fn slow(mut self, percent: u8) -> Self {
         self.slow = percent;
@@ -259,6 +267,9 @@ impl Rehearsal {
         }
         if let Some(count) = self.lose_agent_every {
             command.args(["--lose-agent-every", &count.to_string()]);
+        }
+        if let Some(time) = self.duration {
+            command.args(["--duration", &format!("{}ms", time.as_millis())]);
         }
         command.arg("--json").arg(&file).arg("--").args(job);
         let outcome = job::run(&mut command, limit).map_err(|source| RehearsalError::Start {

@@ -150,7 +150,8 @@ fn a_job_outlives_its_coordinator_in_the_middle_of_switches() {
 }
 
 /// It dies in any step of a switch, with every message under way to it and from it. Ranks that stand
-/// still wait for the next one: what was decided without them is told again.
+/// still wait for the next one: what was decided without them is told again. Not while ranks leave: a
+/// farewell that is lost with an agent is waited for until the switch has taken too long.
 #[test]
 fn a_job_outlives_its_agent_in_the_middle_of_switches() {
     for (program, order) in [
@@ -160,7 +161,8 @@ fn a_job_outlives_its_agent_in_the_middle_of_switches() {
     ] {
         let rehearsal = Rehearsal::default().every(Duration::from_millis(20));
         let rehearsal = rehearsal.order(order).lose_agent_every(2);
-        let job = mpirun(2, program, &["--seconds", "8"], &[]);
+        let rehearsal = rehearsal.duration(Duration::from_secs(6));
+        let job = mpirun(2, program, &["--seconds", "9"], &[]);
         let (outcome, report) = rehearse(program, &rehearsal, &job);
         judge(program, &outcome, &report, FEWEST / 2);
         assert!(report.agents_lost > 1, "{program}: {report:?}");

@@ -369,7 +369,8 @@ impl Controller {
         let mut orphaned: Option<Instant> = None;
         loop {
             silence.tell(epoch, "has its gate closed, and waits to be told to drain");
-            if orphaned.is_some_and(|since| since.elapsed() > ORPHANED) {
+            let too_long = orphaned.is_some_and(|since| since.elapsed() > ORPHANED);
+            if too_long || self.is_leaving() {
                 return Wait::Lost;
             }
             idle = if drain.progress() { 0 } else { idle + 1 };
@@ -419,6 +420,8 @@ impl Controller {
                 Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
+                // It is this process that has ended the connection.
+                Err(_) if self.is_leaving() => return Wait::Lost,
                 Err(error) => {
                     if orphaned.is_none() {
                         orphaned = Some(Instant::now());
