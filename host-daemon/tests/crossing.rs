@@ -5,7 +5,7 @@ mod daemons;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
-use daemons::{Bed, Running, migrate};
+use daemons::{Bed, Running, loopback_up, migrate};
 use serde_json::{Value, json};
 use symvirt_host::api::model::{VmInfo, VmState};
 use symvirt_host::operation::Phase;
@@ -23,10 +23,7 @@ fn spec(host: &Host, name: &str, mac: &str) -> Value {
 }
 
 fn ready() -> (Host, Bed) {
-    let up = std::process::Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(up.unwrap().success());
+    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     (host, bed)

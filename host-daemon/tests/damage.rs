@@ -8,7 +8,7 @@ mod vms;
 
 use std::path::Path;
 
-use daemons::{Bed, Running, migrate};
+use daemons::{Bed, Running, loopback_up, migrate};
 use serde_json::{Value, json};
 use symvirt_host::api::model::VmState;
 use symvirt_host::operation::Phase;
@@ -56,10 +56,7 @@ async fn a_damaged_journal_keeps_operations_from_its_own_gang_only() {
     if !inside_namespace("a_damaged_journal_keeps_operations_from_its_own_gang_only") {
         return;
     }
-    let up = std::process::Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(up.unwrap().success());
+    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     let a = bed.start("a").await;

@@ -9,7 +9,7 @@ mod vms;
 use std::io;
 use std::sync::Arc;
 
-use daemons::{Bed, migrate};
+use daemons::{Bed, loopback_up, migrate};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use symvirt_host::api::model::VmState;
@@ -32,10 +32,7 @@ fn spec(host: &Host) -> Value {
 }
 
 fn ready() -> (Host, Bed) {
-    let up = std::process::Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(up.unwrap().success());
+    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     (host, bed)

@@ -33,6 +33,14 @@ pub fn free_port() -> SocketAddr {
     bound.local_addr().unwrap()
 }
 
+/// In the namespace of a test: its daemons and QEMUs reach each other.
+pub fn loopback_up() {
+    let up = std::process::Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(up.unwrap().success());
+}
+
 /// Where the daemons of a test are.
 pub struct Bed {
     pub folder: PathBuf,

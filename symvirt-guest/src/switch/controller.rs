@@ -74,13 +74,6 @@ enum Drained {
     Untold,
 }
 
-/// How a wait inside the closed gate ended.
-enum Wait {
-    Decided(Decision),
-    Abort,
-    Lost,
-}
-
 impl Controller {
     pub fn new(shared: Arc<Shared>, jobs: Sender<Job>) -> Controller {
         Controller {
@@ -258,15 +251,11 @@ impl Controller {
             atomics: gang::has_atomics(),
             load: drain.load(),
         });
-        let decision = match self.wait_for_decision(epoch, &mut drain) {
-            Wait::Decided(decision) => decision,
-            Wait::Abort | Wait::Lost => {
-                abandon_drains();
-                GATE.open();
-                *lock(&self.shared.prepared) = prepared;
-                self.abort(epoch);
-                return;
-            }
+        let Some(decision) = self.wait_for_decision(epoch, &mut drain) else {
+            abandon_drains();
+            GATE.open();
+            *lock(&self.shared.prepared) = prepared;
+            return self.abort(epoch);
         };
         stall.counters_us = lap(start) - stall.gate_us;
         if flip::is_right(&decision)
@@ -359,8 +348,8 @@ impl Controller {
     /// Drives the old side until every rank has published its counters and, where space may be
     /// short, has weighed its drain. An agent that is lost meanwhile takes with it what is decided:
     /// others may have changed over already. So this process stands still until the next agent
-    /// tells.
-    fn wait_for_decision(&self, epoch: Epoch, drain: &mut Drain) -> Wait {
+    /// tells. `None`: the switch is to be forgotten.
+    fn wait_for_decision(&self, epoch: Epoch, drain: &mut Drain) -> Option<Decision> {
         let mut idle = 0;
         // Asked to weigh: the decision that follows, and whether ours is out.
         let mut weighing: Option<(Decision, bool)> = None;
@@ -371,7 +360,7 @@ impl Controller {
             silence.tell(epoch, "has its gate closed, and waits to be told to drain");
             let too_long = orphaned.is_some_and(|since| since.elapsed() > ORPHANED);
             if too_long || self.is_leaving() {
-                return Wait::Lost;
+                return None;
             }
             idle = if drain.progress() { 0 } else { idle + 1 };
             if let Some((_, said)) = &mut weighing
@@ -408,20 +397,20 @@ impl Controller {
                         weighed: weigh,
                     };
                     if !weigh {
-                        return Wait::Decided(decision);
+                        return Some(decision);
                     }
                     weighing = Some((decision, false));
                 }
                 Ok(Some(ToRank::Proceed { epoch: of })) if of == epoch => {
                     if let Some((decision, _)) = weighing {
-                        return Wait::Decided(decision);
+                        return Some(decision);
                     }
                 }
-                Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return Wait::Abort,
+                Ok(Some(ToRank::Abort { epoch: of })) if of == epoch => return None,
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
                 // It is this process that has ended the connection.
-                Err(_) if self.is_leaving() => return Wait::Lost,
+                Err(_) if self.is_leaving() => return None,
                 Err(error) => {
                     if orphaned.is_none() {
                         orphaned = Some(Instant::now());

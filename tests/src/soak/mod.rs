@@ -6,9 +6,11 @@
 //! | [`cases`] | what there is to run, and in which order |
 //! | [`record`] | what became of it, as JSON and as a table |
 //! | [`suites`] | public suites among switches, by their own rules |
+//! | [`file`] | records on disk |
 //! | [`page`] | `docs/compatibility.md` |
 
 pub mod cases;
+pub mod file;
 pub mod page;
 pub mod record;
 pub mod suites;

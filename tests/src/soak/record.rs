@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::cases::{Case, Ended};
+use super::file;
 
 /// An MPI, as it says itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,21 +134,13 @@ impl Record {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
-        let directory = file.parent().unwrap_or(file);
-        let text = serde_json::to_string_pretty(self)?;
-        std::fs::create_dir_all(directory)
-            .and_then(|()| std::fs::write(file, text))
-            .with_context(|| format!("write {}", file.display()))
+        file::write(file, self)
     }
 
     /// # Errors
     /// When the file cannot be read, or holds no record.
     pub fn read(file: &Path) -> anyhow::Result<Record> {
-        let text = std::fs::read_to_string(file).with_context(|| {
-            let file = file.display();
-            format!("read {file}; `cargo xtask soak --minutes 20` writes it")
-        })?;
-        serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))
+        file::read(file, "cargo xtask soak --minutes 20")
     }
 }
 

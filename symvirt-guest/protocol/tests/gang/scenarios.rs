@@ -89,6 +89,20 @@ fn fill(world: &mut World, process: ProcId, load: Load, overflows: bool) {
     (rank.load, rank.overflows) = (load, overflows);
 }
 
+fn assert_undone_for_its_agent(world: &World) {
+    assert!(
+        matches!(
+            world.outcomes.last(),
+            Some(Outcome::Aborted {
+                reason: Reason::AgentLost { .. },
+                ..
+            })
+        ),
+        "{:?}",
+        world.outcomes
+    );
+}
+
 fn weighings(world: &World) -> usize {
     let heard = world.ranks.values().flat_map(|rank| &rank.heard);
     heard.filter(|what| **what == "weigh").count()
@@ -612,17 +626,7 @@ fn a_restarted_agent_in_mid_round_makes_it_retryable() {
     let effects = world.gang.hear(&guest_id(1), hello);
     world.apply(effects);
     world.run();
-    assert!(
-        matches!(
-            world.outcomes.last(),
-            Some(Outcome::Aborted {
-                reason: Reason::AgentLost { .. },
-                ..
-            })
-        ),
-        "{:?}",
-        world.outcomes
-    );
+    assert_undone_for_its_agent(&world);
 }
 
 #[test]
@@ -721,17 +725,7 @@ fn a_switch_that_begins_before_ranks_have_found_their_next_agent_is_undone() {
     world.step(3);
     start(&mut world, 1, MBB);
     world.run();
-    assert!(
-        matches!(
-            world.outcomes.last(),
-            Some(Outcome::Aborted {
-                reason: Reason::AgentLost { .. },
-                ..
-            })
-        ),
-        "{:?}",
-        world.outcomes
-    );
+    assert_undone_for_its_agent(&world);
     start(&mut world, 2, MBB);
     world.run();
     assert!(matches!(
