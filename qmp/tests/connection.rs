@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use symvirt_qmp::migration::{Endpoint, Outgoing, Status};
 use symvirt_qmp::{Client, CloseReason, Error, ErrorClass, EventError, commands};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -320,4 +321,34 @@ async fn a_missing_socket_is_an_error_after_the_limit() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Connect { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_numbers_of_a_status_come_with_it_and_not_before() {
+    let (client, mut server) = connected().await;
+    let endpoint = Endpoint::Unix("stream".into());
+    let active = json!({"status": "active", "ram": {"remaining": 5}});
+    let attach = Outgoing::attach(&client, &endpoint, SHORT);
+    let (outgoing, ()) = tokio::join!(attach, async {
+        let query = server.hear().await;
+        server.answer(&query, json!({"status": "setup"})).await;
+    });
+    let outgoing = outgoing.unwrap();
+    let serve = async {
+        for _ in 0..2 {
+            let query = server.hear().await;
+            server.answer(&query, active.clone()).await;
+        }
+        let event = r#"{"event": "MIGRATION", "data": {"status": "active"}}"#;
+        server.say(event).await;
+        loop {
+            let query = server.hear().await;
+            server.answer(&query, active.clone()).await;
+        }
+    };
+    let seen = tokio::select! {
+        seen = outgoing.wait_until(LIMIT, |progress| progress.remaining > 0) => seen.unwrap(),
+        () = serve => unreachable!("it serves for ever"),
+    };
+    assert_eq!((seen.status, seen.remaining), (Status::active, 5));
 }

@@ -81,6 +81,7 @@ impl Site {
         }
         let user = User::from_uid(geteuid())?.map_or_else(|| "root".to_owned(), |user| user.name);
         let (first, second) = (free_port()?, free_port()?);
+        std::fs::write(folder.join("cgroup.conf"), CGROUP)?;
         let text = configuration(folder, &user, [first.0, second.0]);
         Ok(std::fs::write(self.configuration(), text)?)
     }
@@ -150,6 +151,10 @@ fn free_port() -> std::io::Result<(u16, TcpListener)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     Ok((listener.local_addr()?.port(), listener))
 }
+
+/// `cgroup.conf(5)`. No plugin of [`configuration`] uses control groups, but `slurmd` looks for what
+/// the machine has of them, and does not start where there is none or a mixture of both versions.
+const CGROUP: &str = "CgroupPlugin=cgroup/v1\n";
 
 /// `slurm.conf(5)`. The plugins are those that need no other daemon and no cgroup.
 fn configuration(folder: &Path, user: &str, [controller, node]: [u16; 2]) -> String {

@@ -377,14 +377,12 @@ async fn observe(
             None => Vec::new(),
         };
         progress.send_modify(|progress| {
-            if begun {
+            for (status, at) in change.into_iter().chain(rest) {
+                progress.enter(status, at);
+            }
+            // Numbers of another status are an earlier migration's, or ahead of an event.
+            if begun && answer.status.is_none_or(|status| status == progress.status) {
                 progress.update(&answer);
-            }
-            if let Some((status, at)) = change {
-                progress.enter(status, at);
-            }
-            for (status, at) in rest {
-                progress.enter(status, at);
             }
         });
     }
