@@ -187,13 +187,13 @@ impl World {
         match side {
             Side::Source => {
                 vm.source = match vm.source {
-                    Source::Gone => Source::Gone,
+                    gone @ (Source::Gone | Source::Dead(_)) => gone,
                     now => Source::Dead(now == Source::Completed),
                 }
             }
             Side::Destination => {
                 vm.destination = match vm.destination {
-                    Destination::None => Destination::None,
+                    gone @ (Destination::None | Destination::Dead(_)) => gone,
                     now => Destination::Dead(now == Destination::Running),
                 }
             }
