@@ -201,6 +201,10 @@ pub(super) struct Bounds {
     /// Bytes a second that one VM's copy may use, like 100MiB; no limit if not given
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<ByteSize>,
+    /// The same for all copies of the gang together, shared so that all VMs are ready at once: who
+    /// dirties more, or has more left, gets more
+    #[arg(long, value_name = "SIZE")]
+    pub gang_bandwidth: Option<ByteSize>,
     /// What to do if the VMs dirty their memory faster than it is copied. refuse: roll back.
     /// hold: the job stands still for the rest of the copy. force: the VMs do
     #[arg(long, value_enum, default_value = "refuse")]
@@ -210,7 +214,7 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "PERCENT", default_value_t = Limits::default().throttle,
           value_parser = clap::value_parser!(u8).range(0..=99))]
     pub throttle: u8,
-    /// Compress what is copied. auto: if --bandwidth is below 48MiB
+    /// Compress what is copied. auto: if either bandwidth is below 48MiB
     #[arg(long, value_enum, default_value = "auto")]
     pub compress: CompressName,
     #[command(flatten)]
@@ -226,6 +230,7 @@ impl Bounds {
             switch_s: self.switch.switch_timeout,
             unplug_s: self.unplug_timeout,
             bandwidth: self.bandwidth.map_or(0, |size| size.0),
+            gang_bandwidth: self.gang_bandwidth.map_or(0, |size| size.0),
             if_not_converging: self.if_not_converging.into(),
             throttle: self.throttle,
             compress: self.compress.into(),

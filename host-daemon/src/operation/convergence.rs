@@ -36,7 +36,9 @@ const FORESEEN_PASSES: u32 = 1000;
 
 /// How the copies of an operation go over the link.
 pub fn streams(limits: &Limits) -> Streams {
-    let pays = (1..PAYS).contains(&limits.bandwidth);
+    let pays = [limits.bandwidth, limits.gang_bandwidth]
+        .iter()
+        .any(|limit| (1..PAYS).contains(limit));
     match limits.compress {
         Compress::Zstd => Streams::Zstd,
         Compress::Auto if pays => Streams::Zstd,

@@ -227,6 +227,9 @@ pub struct Limits {
     pub unplug_s: u64,
     /// Migration bandwidth of one VM in bytes per second; 0 for no limit.
     pub bandwidth: u64,
+    /// The same of all VMs of the gang together, shared so that they converge together; 0 for no
+    /// limit.
+    pub gang_bandwidth: u64,
     /// What is done if the gang does not converge.
     pub if_not_converging: IfNotConverging,
     /// How far a job that dirties memory too fast may be slowed down, in percent, by its library, or
@@ -245,6 +248,7 @@ impl Default for Limits {
             switch_s: 120,
             unplug_s: 60,
             bandwidth: 0,
+            gang_bandwidth: 0,
             if_not_converging: IfNotConverging::Refuse,
             throttle: 0,
             compress: Compress::Auto,

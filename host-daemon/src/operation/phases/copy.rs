@@ -19,6 +19,7 @@
 mod again;
 mod converge;
 mod pace;
+mod share;
 mod slower;
 
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ impl Crew {
         let limits = *self.plan.limits();
         let deadline = Instant::now() + limits.converge();
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
-        let mut pace = Pace::new(limits.bandwidth);
+        let mut pace = self.first_pace();
         for _ in 0..IN_VAIN {
             let patience = match self.converge(&mut pace, deadline).await? {
                 Converged::Fits => patience,
@@ -86,7 +87,7 @@ impl Crew {
                 return self.last_check().await;
             }
             self.begin_anew(&copies).await?;
-            pace = Pace::new(limits.bandwidth);
+            pace = self.first_pace();
         }
         let within = format!("within {:.1} s", patience.as_secs_f64());
         let copies = self.look().await?;
@@ -94,6 +95,10 @@ impl Crew {
         Err(Trouble::Failed(format!(
             "{why}; allow a longer --downtime, or use --mode hold"
         )))
+    }
+
+    fn first_pace(&self) -> Pace {
+        Pace::new(self.plan.limits(), self.plan.vms.iter().map(|vm| &vm.vm))
     }
 
     async fn stop_together(&self) -> Outcome {
@@ -179,12 +184,13 @@ impl Crew {
         let uris = self.measured().uris.clone();
         let to = self.destination_name().cloned();
         let to = to.ok_or("the request names no host to copy to")?;
+        let pace = self.first_pace();
         self.each(&self.source, self.plan.vms.iter(), |vm| {
             HostCall::StartCopy {
                 vm: vm.vm.clone(),
                 to: to.clone(),
                 uri: uris[&vm.vm].clone(),
-                bandwidth: limits.bandwidth,
+                bandwidth: pace.allowed(&vm.vm),
                 streams: streams(limits),
                 throttle: self.throttle_of_qemu(),
             }

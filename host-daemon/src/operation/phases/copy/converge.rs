@@ -58,7 +58,7 @@ impl Crew {
             self.foresee(&copies, pace, began);
             if copies
                 .iter()
-                .all(|(_, copy)| fits(copy, pace, limits.downtime_ms))
+                .all(|(vm, copy)| fits(vm, copy, pace, limits.downtime_ms))
             {
                 self.note_convergence(&copies, pace, began);
                 self.nobody_slowed(pace, &copies).await?;
@@ -124,7 +124,7 @@ impl Crew {
         let limits = self.plan.limits();
         let mut stagnant = false;
         for (vm, copy) in copies {
-            if pace.slows(vm) || fits(copy, pace, limits.downtime_ms) {
+            if pace.slows(vm) || fits(vm, copy, pace, limits.downtime_ms) {
                 trend.forget(vm);
             } else {
                 stagnant |= trend.stagnates(now, vm, copy);
@@ -183,7 +183,7 @@ impl Crew {
         let downtime_ms = self.plan.limits().downtime_ms;
         let each = copies
             .iter()
-            .map(|(_, copy)| fits_in(copy, pace.nominal(copy), downtime_ms));
+            .map(|(vm, copy)| fits_in(copy, pace.nominal(vm, copy), downtime_ms));
         let longest = each.collect::<Option<Vec<_>>>();
         let longest = longest.and_then(|each| each.into_iter().max());
         let now = began.elapsed();
@@ -218,7 +218,7 @@ impl Crew {
 fn rest(copies: &Copies, pace: &Pace) -> Duration {
     let each = copies
         .iter()
-        .map(|(_, copy)| copy.sending_ms(copy.remaining, pace.nominal(copy)));
+        .map(|(vm, copy)| copy.sending_ms(copy.remaining, pace.nominal(vm, copy)));
     Duration::from_millis(each.max().unwrap_or(0))
 }
 
@@ -228,9 +228,9 @@ fn millis(duration: Duration) -> u64 {
 
 /// Why a gang was not, or could not be, stopped.
 pub(super) fn too_slow(copies: &Copies, pace: &Pace, downtime_ms: u64, within: &str) -> String {
-    let describe = |vm: &str, copy: &CopyStatus| {
+    let describe = |vm: &VmName, copy: &CopyStatus| {
         let ratio = copy.ratio_percent.max(100);
-        let speed = pace.nominal(copy).saturating_mul(ratio) / 100;
+        let speed = pace.nominal(vm, copy).saturating_mul(ratio) / 100;
         let slowed = match copy.throttle {
             0 => String::new(),
             percent => format!(", slowed down by {percent} %"),
@@ -244,7 +244,7 @@ pub(super) fn too_slow(copies: &Copies, pace: &Pace, downtime_ms: u64, within: &
     let slow: Vec<_> = copies
         .iter()
         .filter(|(_, copy)| copy.state != READY)
-        .map(|(vm, copy)| describe(vm.as_str(), copy))
+        .map(|(vm, copy)| describe(vm, copy))
         .collect();
     format!(
         "the gang did not converge to a downtime of {downtime_ms} ms {within}: {}",
