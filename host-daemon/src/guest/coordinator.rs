@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use symvirt_protocol::agent::ToAgent;
-use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase};
+use symvirt_protocol::gang::{ABSENCE, Effect, Gang, GuestId, Outcome, Phase};
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::rank::SwitchOrder;
 use symvirt_protocol::transport::Interconnect;
@@ -71,6 +71,8 @@ pub(super) struct Coordinator {
     since: Instant,
     /// When to settle what an earlier coordinator began, if nobody asks for it before.
     settle_at: Option<Instant>,
+    /// See [`Coordinator::note_absence`].
+    absent_since: Option<Instant>,
 }
 
 impl Coordinator {
@@ -96,6 +98,7 @@ impl Coordinator {
             attempt: None,
             since: Instant::now(),
             settle_at: Some(Instant::now() + recovery::MEETING),
+            absent_since: None,
         }
     }
 
@@ -103,20 +106,9 @@ impl Coordinator {
     pub async fn run(mut self) {
         let (heard_sender, mut heard) = mpsc::channel::<Heard>(64);
         loop {
-            let deadline = self.attempt.as_ref().map(Attempt::deadline);
-            let patience = async {
-                match deadline {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let settle_at = self.settle_at;
-            let settling = async {
-                match settle_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let patience = reached(self.attempt.as_ref().map(Attempt::deadline));
+            let settling = reached(self.settle_at);
+            let absence = reached(self.absent_since.map(|since| since + ABSENCE));
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command, &heard_sender),
@@ -125,10 +117,23 @@ impl Coordinator {
                 Some(heard) = heard.recv() => self.hear(heard),
                 () = patience => self.out_of_patience(),
                 () = settling => self.settle(),
+                () = absence => {
+                    let effects = self.gang.give_up_absent();
+                    self.carry_out(effects);
+                }
             }
+            self.note_absence();
             self.answer_if_broken(false);
             self.publish();
         }
+    }
+
+    /// Since when the switch under way waits for ranks that their agent does not know.
+    fn note_absence(&mut self) {
+        self.absent_since = match self.gang.awaits_absent() {
+            true => self.absent_since.or(Some(Instant::now())),
+            false => None,
+        };
     }
 
     fn obey(&mut self, command: Command, heard: &mpsc::Sender<Heard>) {
@@ -396,6 +401,13 @@ impl Coordinator {
             }
             changed
         });
+    }
+}
+
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,6 +12,7 @@ use super::builder::Job;
 use super::drain::{Drain, NAP, PATIENCE, Until};
 use super::flip::{self, ChangedOver};
 use super::matching::{abandon_drains, attach_syncs, begin_drains, deliver_matched};
+use super::orphaned::{Search, Silence};
 use super::side::Side;
 use super::slowdown::Slowdown;
 use super::{Shared, swap};
@@ -25,17 +26,10 @@ use crate::process::{gang, holds, round};
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// A drain that is weighed for longer is told of, again and again.
 pub const UNTOLD: Duration = Duration::from_secs(1);
-/// A wait for the coordinator that takes longer is told to the user, again and again.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How long to wait between two attempts to find an agent again.
 const RECONNECT: Duration = Duration::from_secs(1);
 /// How often a side is driven that waits for its commit.
 const PREPARED: Duration = Duration::from_millis(1);
-/// How long a process that stands still waits for an agent, and for its coordinator's word, after
-/// its own was lost: a guest starts another within seconds.
-const ORPHANED: Duration = Duration::from_secs(60);
-/// How long to wait between two attempts to find one meanwhile.
-const SEARCH: Duration = Duration::from_millis(50);
 /// Wake-ups of an idle controller.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -355,11 +349,10 @@ impl Controller {
         let mut weighing: Option<(Decision, bool)> = None;
         let mut told = Instant::now();
         let mut silence = Silence::begin();
-        let mut orphaned: Option<Instant> = None;
+        let mut search = Search::default();
         loop {
             silence.tell(epoch, "has its gate closed, and waits to be told to drain");
-            let too_long = orphaned.is_some_and(|since| since.elapsed() > ORPHANED);
-            if too_long || self.is_leaving() {
+            if search.is_in_vain() || self.is_leaving() {
                 return None;
             }
             idle = if drain.progress() { 0 } else { idle + 1 };
@@ -411,31 +404,19 @@ impl Controller {
                 Ok(Some(_) | None) => {}
                 // It is this process that has ended the connection.
                 Err(_) if self.is_leaving() => return None,
-                Err(error) => {
-                    if orphaned.is_none() {
-                        orphaned = Some(Instant::now());
-                        crate::log::warning!(
-                            "the agent is lost in the middle of a switch ({error}); this process \
-                             stands still until there is another, for {ORPHANED:?} at most"
-                        );
-                    }
-                    let next = Instant::now() + SEARCH;
-                    while Instant::now() < next {
-                        // Peers may still need answers of the old side.
-                        if !drain.progress() {
-                            std::thread::sleep(NAP);
-                        }
-                    }
-                    self.shared.meet_again();
-                }
+                // Peers may still need answers of the old side.
+                Err(error) => search.step(&self.shared, &error, || drain.progress()),
             }
         }
     }
 
     /// Drives the old side until every rank has drained: bytes of ours may still be in its
     /// buffers. Nobody progresses it afterwards, so nobody is told that its peers go away. This
-    /// rank says that it has, if it has not yet, when its own operations are complete.
+    /// rank says that it has, if it has not yet, when its own operations are complete. One whose
+    /// application stands still until then waits for the next agent if it loses its own.
     fn await_release(&self, epoch: Epoch, old: &Side, stall: Stall, mut drained: Drained) {
+        let stands_still = drained == Drained::Told;
+        let mut search = Search::default();
         let mut idle = 0;
         let mut told = Instant::now();
         let mut silence = Silence::begin();
@@ -467,6 +448,9 @@ impl Controller {
                 }
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
+                Err(error) if stands_still && !search.is_in_vain() && !self.is_leaving() => {
+                    search.step(&self.shared, &error, || old.progress() > 0);
+                }
                 Err(_) if drained == Drained::Told => return,
                 Err(_) => std::thread::sleep(nap),
             }
@@ -531,30 +515,6 @@ impl Controller {
                 }
                 Err(error) => crate::log::debug!("join again: {error}"),
             }
-        }
-    }
-}
-
-/// Nothing is guessed where a coordinator is gone: a process that stands still for it cannot know
-/// whether others have changed over, and waits for the next one. The user is told.
-struct Silence {
-    next: Instant,
-}
-
-impl Silence {
-    fn begin() -> Silence {
-        Silence {
-            next: Instant::now() + SILENCE,
-        }
-    }
-
-    fn tell(&mut self, epoch: Epoch, stand: &str) {
-        if Instant::now() >= self.next {
-            self.next = Instant::now() + SILENCE;
-            crate::log::warning!(
-                "switch {epoch}: this process {stand}; nothing was heard of its coordinator for \
-                 {SILENCE:?}: is symvirtd running on the host?"
-            );
         }
     }
 }

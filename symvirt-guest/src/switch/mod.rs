@@ -15,6 +15,7 @@
 //! | [`drain`], [`pull`], [`matching`] | emptying the old side; synchronous sends meanwhile |
 //! | [`swap`] | the change-over itself, under the closed gate |
 //! | [`flip`] | sends change over before the rest; what the application may do meanwhile |
+//! | [`orphaned`] | what a process does in mid-switch that has lost its agent |
 //! | [`slowdown`] | no switch: pauses in the same beat on all ranks |
 //!
 //! A real worker has one owner at a time: the application, or one of the helpers. Ownership
@@ -28,6 +29,7 @@ mod exposure;
 pub mod flip;
 mod hello;
 mod matching;
+mod orphaned;
 mod pull;
 mod side;
 mod slowdown;

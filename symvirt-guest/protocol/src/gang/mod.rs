@@ -38,6 +38,7 @@
 
 mod outcome;
 mod recovery;
+mod restart;
 mod roster;
 mod round;
 mod steps;
@@ -54,6 +55,7 @@ use crate::transport::{Interconnect, Transports};
 
 pub use outcome::{Effect, GuestId, Missing, Outcome, Phase, RankName, RankStall, Reason, Refusal};
 pub use recovery::Unsettled;
+pub use restart::ABSENCE;
 use roster::{Member, Roster};
 use round::Round;
 use table::Table;
@@ -235,14 +237,7 @@ impl Gang {
             phase,
             waiting: self.waiting(),
         };
-        let absent = self
-            .roster
-            .members
-            .iter()
-            .filter(|(_, member)| member.absent);
-        for process in absent.map(|(process, _)| *process).collect::<Vec<_>>() {
-            self.rank_gone(process, &mut effects);
-        }
+        effects.extend(self.give_up_absent());
         match &self.round {
             None => {}
             // Some of the missing were dead, and that decided the round.
@@ -506,19 +501,6 @@ impl Gang {
                     self.catch_up(process, epoch, effects);
                 }
             }
-        }
-    }
-
-    /// A member that joined again through a restarted agent may have missed the abort.
-    fn repeat_abort(&self, guest: &GuestId, process: ProcId, effects: &mut Vec<Effect>) {
-        if let Some((epoch, Phase::Abort)) = self.phase()
-            && self.is_awaited(process)
-        {
-            let abort = (Recipient::One(process), ToRank::Abort { epoch });
-            effects.push(Effect::Send {
-                guest: guest.clone(),
-                message: ToAgent::Ranks(vec![abort]),
-            });
         }
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::outcome::{Effect, GuestId, Outcome, Phase, RankStall, Reason};
+use super::outcome::{Effect, Outcome, Phase, RankStall, Reason};
 use super::roster::{Member, add_counts};
 use super::round::Abort;
 use super::{Gang, Round};
 use crate::agent::{Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId};
 use crate::rank::{FromRank, SwitchOrder, ToRank};
-use crate::share::{Wants, share};
+use crate::share::Wants;
 
 /// Most bytes that are kept of where a rank stands.
 const MAX_STAND: usize = 4096;
@@ -339,96 +339,6 @@ impl Gang {
         } else {
             self.advance_if_complete(effects);
         }
-    }
-
-    /// The agent has forgotten its part in the round. `newcomers`: it also speaks for ranks that
-    /// nobody here knew, whose messages were not counted.
-    pub(super) fn agent_restarted(
-        &mut self,
-        guest: &GuestId,
-        newcomers: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(round) = &self.round else { return };
-        let phase = round.phase;
-        let guest = guest.clone();
-        let reason = Reason::AgentLost { guest, phase };
-        match phase {
-            Phase::Prepare | Phase::WireUp | Phase::Commit | Phase::Weigh => {
-                self.abandon(Abort::Retry(reason), effects);
-            }
-            // Its ranks may not have heard of it: say it again.
-            Phase::Abort => self.enter(Phase::Abort, effects),
-            Phase::Drain if newcomers => self.report_failure(reason, effects),
-            // Its ranks have heard the request, or else never will: see `catch_up`.
-            Phase::Drain | Phase::Release | Phase::Open | Phase::Held => {}
-        }
-    }
-
-    /// A member is back, through an agent that does not know of the round, past the point of
-    /// abort. The epoch it runs in says what it has done meanwhile; where that does not tell, it is
-    /// asked again.
-    pub(super) fn catch_up(&mut self, process: ProcId, runs_in: Epoch, effects: &mut Vec<Effect>) {
-        let Some(member) = self.roster.members.get_mut(&process) else {
-            return;
-        };
-        let Some(round) = &mut self.round else { return };
-        if !round.waiting.contains(&process) {
-            return;
-        }
-        let there = runs_in == round.epoch;
-        match (round.phase, round.order) {
-            (Phase::Drain, SwitchOrder::MakeBeforeBreak) | (Phase::Open, _) if there => {
-                member.epoch = round.epoch;
-            }
-            // It lets go of the old transport without being told.
-            (Phase::Release, SwitchOrder::MakeBeforeBreak) if there => {}
-            (Phase::Release, SwitchOrder::MakeBeforeBreak) => {
-                let guest = member.guest.clone();
-                let reason = Reason::AgentLost {
-                    guest,
-                    phase: round.phase,
-                };
-                self.report_failure(reason, effects);
-                return;
-            }
-            // It stands still, and waits for the request or has carried it out: that, or its answer,
-            // may have been lost with the agent. Held, it is in the epoch before, however far it came.
-            (Phase::Drain | Phase::Release | Phase::Open, _) => {
-                let guest = member.guest.clone();
-                effects.extend(self.ask_again(&guest, process));
-                return;
-            }
-            (
-                Phase::Prepare
-                | Phase::WireUp
-                | Phase::Commit
-                | Phase::Weigh
-                | Phase::Held
-                | Phase::Abort,
-                _,
-            ) => return,
-        }
-        round.waiting.remove(&process);
-        self.advance_if_complete(effects);
-    }
-
-    /// To one rank, what all of its guest were asked last.
-    fn ask_again(&self, guest: &GuestId, process: ProcId) -> Option<Effect> {
-        let mut all = self.requests().into_iter();
-        let asked = all.find_map(|effect| match effect {
-            Effect::Send {
-                guest: to,
-                message: ToAgent::Ranks(said),
-            } if to == *guest => said.into_iter().next(),
-            Effect::Send { .. } | Effect::Outcome(_) => None,
-        });
-        let (_, message) = asked?;
-        let message = share(&message, process, &Wants::NOTHING).unwrap_or(message);
-        Some(Effect::Send {
-            guest: guest.clone(),
-            message: ToAgent::Ranks(vec![(Recipient::One(process), message)]),
-        })
     }
 
     fn lose(&mut self, process: ProcId, reason: Reason, effects: &mut Vec<Effect>) {

@@ -671,12 +671,17 @@ fn an_agent_restarted_after_the_drain_costs_nothing() {
 }
 
 /// Its ranks stand still, and do not know whether others have changed over: they are asked again.
+/// One of four issues atomics: all wait for all to have drained, and then to be released.
 #[test]
 fn a_switch_goes_on_though_its_last_word_was_lost_with_an_agent() {
-    for steps in 0..6 {
-        let mut world = World::new(2, 4);
+    let phases = [Phase::Drain, Phase::Release];
+    let ranks = [3, 4]
+        .into_iter()
+        .flat_map(|ranks| phases.map(|phase| (ranks, phase)));
+    for ((ranks, phase), steps) in ranks.flat_map(|it| (0..6).map(move |steps| (it, steps))) {
+        let mut world = World::new(2, ranks);
         start(&mut world, 1, MBB);
-        run_to(&mut world, Phase::Drain);
+        run_to(&mut world, phase);
         // The other guest's ranks change over meanwhile, more or less far.
         for _ in 0..steps {
             world.step(0);
@@ -686,12 +691,69 @@ fn a_switch_goes_on_though_its_last_word_was_lost_with_an_agent() {
         let last = world.outcomes.last();
         assert!(
             matches!(last, Some(Outcome::Released { .. })),
-            "{steps}: {:?}",
+            "{ranks} {phase} {steps}: {:?}",
             world.outcomes
         );
         let over = |rank: &crate::world::Rank| !rank.held && rank.epoch == Epoch(1);
-        assert!(world.ranks.values().all(over), "{steps}");
+        assert!(world.ranks.values().all(over), "{ranks} {phase} {steps}");
     }
+}
+
+/// Whether before the switch or in the middle of it: the switch is undone, and the next one does
+/// without the rank.
+#[test]
+fn a_rank_whose_farewell_was_lost_with_its_agent_ends_no_operation() {
+    for phase in [None, Some(Phase::Prepare), Some(Phase::Commit)] {
+        let mut world = World::new(2, 4);
+        let gone = ProcId(2);
+        if phase.is_none() {
+            world.end_unheard(gone);
+            world.run();
+        }
+        start(&mut world, 1, MBB);
+        if let Some(phase) = phase {
+            run_to(&mut world, phase);
+            world.end_unheard(gone);
+        }
+        world.run();
+        let waiting = world.gang.waiting();
+        let waiting: Vec<_> = waiting.iter().map(|missing| missing.rank.process).collect();
+        assert_eq!((waiting, world.gang.awaits_absent()), (vec![gone], true));
+        let effects = world.gang.give_up_absent();
+        world.apply(effects);
+        world.run();
+        assert_undone_for_its_agent(&world);
+        start(&mut world, 2, MBB);
+        world.run();
+        let last = world.outcomes.last();
+        assert!(matches!(last, Some(Outcome::Released { .. })), "{last:?}");
+    }
+}
+
+/// It cannot have left: what happened to it is told.
+#[test]
+fn a_rank_that_ended_unheard_while_it_was_held_is_dead() {
+    let mut world = World::new(2, 4);
+    start(&mut world, 1, BBM);
+    world.run();
+    world.end_unheard(ProcId(2));
+    world.run();
+    let effects = world.gang.rebuild(Interconnect::Native).expect("held");
+    world.apply(effects);
+    world.run();
+    assert!(world.gang.awaits_absent());
+    let effects = world.gang.give_up_absent();
+    world.apply(effects);
+    world.run();
+    let last = world.outcomes.last();
+    let Some(Outcome::Failed {
+        reason: Reason::Died { rank, .. },
+        ..
+    }) = last
+    else {
+        panic!("{last:?}")
+    };
+    assert_eq!(rank.process, ProcId(2));
 }
 
 /// Nothing is decided yet: the ranks that stand still are let go on, whatever they had heard.

@@ -25,6 +25,8 @@ pub struct Rank {
     pub held: bool,
     /// Stands still with nothing left of the old transport: only `Open` ends that.
     pub decided: bool,
+    /// Told that nobody opens before all have drained.
+    barrier: bool,
     /// Sent in the current epoch, by receiver.
     pub sent: BTreeMap<ProcId, u64>,
     /// What its counters said when the gate closed.
@@ -190,6 +192,7 @@ impl World {
                 epoch: Epoch(0),
                 held: false,
                 decided: false,
+                barrier: false,
                 sent: BTreeMap::new(),
                 counted: BTreeMap::new(),
                 veto_next: false,
@@ -331,6 +334,16 @@ impl World {
             },
         );
         self.gone(process);
+    }
+
+    /// It ends, and what says so is lost with its agent.
+    pub fn end_unheard(&mut self, process: ProcId) {
+        if let Some(rank) = self.ranks.get_mut(&process) {
+            rank.alive = false;
+            let guest = rank.guest;
+            self.killed = true;
+            self.restart_agent(guest);
+        }
     }
 
     pub fn kill(&mut self, process: ProcId) {
@@ -591,9 +604,11 @@ impl World {
                 epoch,
                 totals,
                 weigh: true,
+                barrier,
                 ..
             } if rank.epoch < epoch && !self.answered.contains(&(process, epoch, "drained")) => {
                 rank.heard.push("weigh");
+                rank.barrier = barrier;
                 let (closing, overflows) = (rank.epoch, rank.overflows);
                 self.check_totals(process, closing, &totals);
                 if overflows {
@@ -610,8 +625,12 @@ impl World {
                 self.say(process, FromRank::Drained { epoch, stall });
             }
             ToRank::Expect { epoch, .. } | ToRank::Proceed { epoch } => {
-                if let ToRank::Expect { totals, .. } = &message {
+                if let ToRank::Expect {
+                    totals, barrier, ..
+                } = &message
+                {
                     rank.heard.push("expect");
+                    rank.barrier = *barrier;
                     let closing = rank.epoch;
                     self.check_totals(process, closing, totals);
                 } else {
@@ -636,6 +655,10 @@ impl World {
                         ..Stall::default()
                     }),
                 };
+                if rank.held && !rank.decided && std::mem::take(&mut rank.barrier) {
+                    self.check_all_drained(epoch);
+                    self.change_over(process, epoch);
+                }
                 self.answer(process, epoch, "released", message);
             }
             ToRank::Open { epoch } if rank.epoch == epoch => {
@@ -681,11 +704,31 @@ impl World {
             return;
         };
         rank.decided = !prepared;
-        if prepared {
+        if prepared && !rank.barrier {
+            self.change_over(process, epoch);
+        }
+    }
+
+    fn change_over(&mut self, process: ProcId, epoch: Epoch) {
+        if let Some(rank) = self.ranks.get_mut(&process) {
             rank.held = false;
             rank.epoch = epoch;
             rank.sent.clear();
         }
+    }
+
+    /// Atomics of two epochs must not meet.
+    fn check_all_drained(&self, epoch: Epoch) {
+        let standing = |(process, rank): &(&ProcId, &Rank)| {
+            rank.alive
+                && rank.has_committed()
+                && !self.answered.contains(&(**process, epoch, "drained"))
+        };
+        let late: Vec<_> = self.ranks.iter().filter(standing).map(|it| it.0).collect();
+        assert!(
+            late.is_empty(),
+            "one opens in {epoch} before {late:?} drained"
+        );
     }
 
     /// Everything that anybody sent to this rank in its closing epoch is announced, no more.

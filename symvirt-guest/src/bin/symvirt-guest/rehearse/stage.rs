@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use symvirt_protocol::agent::FromAgent;
-use symvirt_protocol::gang::{Effect, Gang, GuestId, Outcome, Phase, Reason};
+use symvirt_protocol::gang::{ABSENCE, Effect, Gang, GuestId, Outcome, Phase, Reason};
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::query::{Answer, Reach};
 use symvirt_protocol::rank::{FromRank, SwitchOrder};
@@ -40,6 +40,8 @@ pub struct Stage {
     phase: Option<((Epoch, Phase), Instant)>,
     /// What a held gang is rebuilt onto.
     rebuild: Option<Interconnect>,
+    /// Since when the switch waits for ranks that their agent does not know.
+    absent_since: Option<Instant>,
     /// Since when that has been refused.
     refused: Option<Instant>,
     stuck: bool,
@@ -64,6 +66,7 @@ impl Stage {
             devices,
             guest: GuestId(guest_name()),
             phase: None,
+            absent_since: None,
             rebuild: None,
             refused: None,
             stuck: false,
@@ -122,9 +125,10 @@ impl Stage {
         self.stuck
     }
 
-    /// When the core wants to be told that time has passed.
+    /// When it wants to be told that time has passed, whatever the patience.
     pub fn core_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.core.deadline(), self.overdue.deadline()];
+        let absence = self.absent_since.map(|since| since + ABSENCE);
+        let deadlines = [self.core.deadline(), self.overdue.deadline(), absence];
         deadlines.into_iter().flatten().min()
     }
 
@@ -234,6 +238,11 @@ impl Stage {
             effects = self.gang.time_out();
             // The next deadline is the abort's.
             self.phase = None;
+        } else if self
+            .absent_since
+            .is_some_and(|since| since + ABSENCE <= now)
+        {
+            effects = self.gang.give_up_absent();
         }
         self.carry_out(effects);
     }
@@ -272,6 +281,10 @@ impl Stage {
         if self.phase.map(|(phase, _)| phase) != phase {
             self.phase = phase.map(|phase| (phase, Instant::now()));
         }
+        self.absent_since = match self.gang.awaits_absent() {
+            true => self.absent_since.or(Some(Instant::now())),
+            false => None,
+        };
     }
 
     fn carry_out_one(&mut self, output: Output) -> Vec<Effect> {
