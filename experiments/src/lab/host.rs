@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
+
 use super::ledger::{Ledger, LedgerError};
 use super::{LabError, network};
 use crate::command;
@@ -133,6 +135,14 @@ impl Host {
 
     fn daemon(&self) -> MutexGuard<'_, Option<Child>> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The daemon's process, if it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let daemon = self.daemon();
+        let id = daemon.as_ref().map(Child::id)?;
+        // `ip netns exec` has become the daemon.
+        Some(Pid::from_raw(id.cast_signed()))
     }
 
     /// Kills the daemon as nothing can prevent it.

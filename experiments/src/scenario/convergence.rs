@@ -26,11 +26,12 @@ fn report(crossing: &Crossing) -> anyhow::Result<&Report> {
     crossing.last.report.as_ref().context("no report")
 }
 
-/// Each guest sends and receives windows of megabytes without a pause, which are changed for each
-/// message, faster than the copy may go.
+/// A job that writes to its memory faster than [`SLOW`] copies it.
+const DIRTY: &str = "dirty --seconds 900 --megabytes 64 --pages 256";
+const SLOW: [&str; 4] = ["--bandwidth", "8MiB", "--compress", "off"];
+
 pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {
-    const SLOW: [&str; 4] = ["--bandwidth", "4MiB", "--compress", "off"];
-    let mut job = bed.job("bulk --seconds 900 --bytes 2097152 --window 8")?;
+    let mut job = bed.job(DIRTY)?;
     let refused = migrate(bed, "a", "b", &SLOW)?;
     let reason = refused.last.reason.clone().unwrap_or_default();
     ensure!(
@@ -55,10 +56,30 @@ pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {
     println!("refused: {reason}");
     println!("held: {:?}", report.convergence);
     bed.expect(Transport::Tcp)?;
-    job.finish("bulk")?;
+    job.finish("dirty")?;
     expect_verified(&mut job, LIMIT)?;
     let back = migrate(bed, "b", "a", &[])?;
     ensure!(back.is_done(), "back: {:?}", back.last.reason);
+    Ok(())
+}
+
+/// The job of [`diverges`], allowed to be slowed down: it crosses live.
+pub(super) fn slowed(bed: &Bed) -> anyhow::Result<()> {
+    let mut job = bed.job(DIRTY)?;
+    let options = SLOW.into_iter().chain(["--throttle", "95"]);
+    let crossing = migrate(bed, "a", "b", &options.collect::<Vec<_>>())?;
+    let convergence = report(&crossing)?.convergence.as_ref();
+    let convergence = convergence.context("no convergence")?;
+    println!("slowed down: {convergence:?}");
+    ensure!(
+        crossing.is_done() && convergence.slowed > 0 && convergence.diverged.is_none(),
+        "it ended {}: {:?}",
+        crossing.last.phase,
+        crossing.last.reason
+    );
+    bed.expect(Transport::Tcp)?;
+    job.finish("dirty")?;
+    expect_verified(&mut job, LIMIT)?;
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! `symvirt-lab faults`: daemons, agents and QEMUs killed, and the link between the hosts cut, in
-//! every phase of crossings, until the time is over; a table of what became of them.
+//! `symvirt-lab faults`: daemons, agents and QEMUs killed or standing still, and the link between the
+//! hosts cut, in every phase of crossings, until the time is over; a table of what became of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
         Victim::Destination,
         Victim::Agent,
         Victim::Link,
+        Victim::SilentQemu,
+        Victim::SilentDestination,
     ];
     let phases = live.chain(hold);
     let replaced = phases.flat_map(|(mode, at)| victims.map(|victim| (mode, victim, at)));
@@ -109,7 +111,7 @@ pub fn faults(time: Duration) -> anyhow::Result<bool> {
 
 fn show(rows: &BTreeMap<(Victim, &str, Phase), Row>) {
     println!(
-        "| killed or cut | mode | in phase | done | degraded | rolled back | slowest end after the kill |"
+        "| killed, cut or silent | mode | in phase | done | degraded | rolled back | slowest end after it |"
     );
     println!("|---|---|---|---|---|---|---|");
     for ((victim, mode, at), row) in rows {

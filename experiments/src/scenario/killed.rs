@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use symvirt_host::api::model::{VmInfo, VmState};
 use symvirt_host::operation::Phase;
@@ -21,7 +21,7 @@ pub(super) const LIMIT: Duration = Duration::from_secs(300);
 /// What a supervisor takes to start a daemon again.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How long the link between the hosts is cut.
+/// How long the link between the hosts is cut, or a process stands still.
 const CUT: Duration = Duration::from_secs(3);
 
 /// Between two looks at the journal.
@@ -40,6 +40,10 @@ pub(super) enum Victim {
     Agent,
     /// The link between the hosts, for [`CUT`].
     Link,
+    /// The QEMU of the first VM stands still for [`CUT`], and its monitor is silent.
+    SilentQemu,
+    /// The same of the destination's daemon.
+    SilentDestination,
 }
 
 /// One crossing in which somebody is killed.
@@ -57,7 +61,7 @@ impl Kill {
     fn may_end(&self, phase: Phase) -> bool {
         match self.victim {
             Victim::Coordinator | Victim::Destination | Victim::WaitingQemu => phase == Phase::Done,
-            Victim::Agent | Victim::Link => {
+            Victim::Agent | Victim::Link | Victim::SilentQemu | Victim::SilentDestination => {
                 matches!(phase, Phase::Done | Phase::RolledBack | Phase::Degraded)
             }
         }
@@ -68,7 +72,7 @@ impl Kill {
 /// awaited; the destination while it waits.
 pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
     let mut job = bed.job("halo --seconds 1500")?;
-    let kill = |from, to, mode, victim, at| Kill {
+    let case = |from, to, mode, victim, at| Kill {
         from,
         to,
         mode,
@@ -76,13 +80,13 @@ pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
         at,
     };
     for kill in [
-        kill("a", "b", "hold", Victim::Coordinator, Phase::Copy),
-        kill("b", "a", "live", Victim::Coordinator, Phase::TakeHca),
-        kill("a", "b", "live", Victim::Coordinator, Phase::LeaveHca),
-        kill("b", "a", "hold", Victim::Destination, Phase::Copy),
-        kill("a", "b", "live", Victim::Coordinator, Phase::SwitchOver),
-        kill("b", "a", "live", Victim::Destination, Phase::Plug),
-        kill("a", "b", "live", Victim::WaitingQemu, Phase::Copy),
+        case("a", "b", "hold", Victim::Coordinator, Phase::Copy),
+        case("b", "a", "live", Victim::Coordinator, Phase::TakeHca),
+        case("a", "b", "live", Victim::Coordinator, Phase::LeaveHca),
+        case("b", "a", "hold", Victim::Destination, Phase::Copy),
+        case("a", "b", "live", Victim::Coordinator, Phase::SwitchOver),
+        case("b", "a", "live", Victim::Destination, Phase::Plug),
+        case("a", "b", "live", Victim::WaitingQemu, Phase::Copy),
     ] {
         endures(bed, kill).with_context(|| format!("{kill:?}"))?;
     }
@@ -122,6 +126,8 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
                     bed.lab.guests[0].run("pkill -9 -x symvirt-guest")?;
                 }
                 Victim::Link => bed.lab.cut_link(CUT)?,
+                Victim::SilentQemu => stand_still(first_qemu(bed, from)?)?,
+                Victim::SilentDestination => stand_still(to.pid().context("no daemon")?)?,
             }
             Ok(at)
         });
@@ -154,12 +160,26 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
 
 /// Kills a QEMU that waits on `host`.
 fn kill_waiting(bed: &Bed, host: &Host) -> anyhow::Result<()> {
+    let pid = qemu(bed, host, |vm| vm.state == VmState::Incoming)?;
+    Ok(kill(pid, Signal::SIGKILL)?)
+}
+
+fn first_qemu(bed: &Bed, host: &Host) -> anyhow::Result<Pid> {
+    let first = bed.lab.guests[0].id.name();
+    qemu(bed, host, |vm| vm.name.as_str() == first)
+}
+
+fn qemu(bed: &Bed, host: &Host, which: impl Fn(&VmInfo) -> bool) -> anyhow::Result<Pid> {
     let vms = bed.vms(host.name)?;
-    let waits = |vm: &&VmInfo| vm.state == VmState::Incoming;
-    let pid = vms.iter().find(waits).and_then(|vm| vm.pid);
-    let pid = pid.with_context(|| format!("nobody waits on {}: {vms:?}", host.name))?;
-    let pid = Pid::from_raw(i32::try_from(pid)?);
-    Ok(nix::sys::signal::kill(pid, Signal::SIGKILL)?)
+    let pid = vms.iter().find(|vm| which(vm)).and_then(|vm| vm.pid);
+    let pid = pid.with_context(|| format!("no such VM on {}: {vms:?}", host.name))?;
+    Ok(Pid::from_raw(i32::try_from(pid)?))
+}
+
+fn stand_still(process: Pid) -> anyhow::Result<()> {
+    kill(process, Signal::SIGSTOP)?;
+    std::thread::sleep(CUT);
+    Ok(kill(process, Signal::SIGCONT)?)
 }
 
 /// The journals of a host's operations.

@@ -120,6 +120,10 @@ const LONG: &[Scenario] = &[
         run: convergence::diverges,
     },
     Scenario {
+        name: "a_job_that_dirties_faster_than_it_is_copied_crosses_live_slowed_down",
+        run: convergence::slowed,
+    },
+    Scenario {
         name: "a_copy_may_be_compressed_and_its_vms_slowed_down",
         run: convergence::compressed,
     },

@@ -3,7 +3,8 @@
 //! ```text
 //!  testlist ─► make program ─► switched ──passes──► counted
 //!                                  └─fails─► bare, also over TCP ──fails──► without us, too
-//!                                              └─passes─► switched and bare again, three times: ours
+//!                                              └─passes─► took too long: once more, longer ─passes─► slow
+//!                                                              └─► switched and bare again, three times: ours
 //! ```
 //!
 //! | module | holds |
@@ -95,6 +96,7 @@ fn listed(wanted: &Wanted) -> anyhow::Result<Vec<(Mpi, std::rc::Rc<Built>, Test)
 fn told(fate: &Fate) -> String {
     match fate {
         Fate::Passed(switches) => format!("{switches} switches"),
+        Fate::Slow(switches) => format!("{switches} switches, and longer than the limit"),
         Fate::FailsBare => "fails without us, too".to_owned(),
         Fate::NotBuilt => "does not compile".to_owned(),
         Fate::Ours(why) => format!("FAILED: {why}"),

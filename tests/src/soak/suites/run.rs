@@ -14,6 +14,8 @@ use crate::rehearsal::Rehearsal;
 const REPEATED: u32 = 3;
 /// Many of the suite's programs end in less than a second.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// By how much longer a test may take that only took too long among switches, before that is a hang.
+const PATIENCE: u32 = 8;
 /// A part of the time a switched job is on this: programs whose ranks spin for each other take a
 /// hundred times as long there, also by themselves.
 const SLOW: [(&str, &str); 1] = [("UCX_TLS", "tcp")];
@@ -24,6 +26,8 @@ const OVER: [&str; 3] = ["tcp", "posix,cma,self@all", "posix,self@all"];
 pub enum Fate {
     /// It passed among so many switches.
     Passed(u64),
+    /// It passed, but took longer than the limit, which it keeps by itself.
+    Slow(u64),
     /// It fails by itself, too.
     FailsBare,
     /// It does not compile with this MPI.
@@ -50,6 +54,11 @@ pub fn run(mpi: Mpi, built: &Built, test: &Test, longest: Duration) -> anyhow::R
     if bare(&job, test, limit)?.is_err() || bare(&slow, test, limit)?.is_err() {
         return Ok(Fate::FailsBare);
     }
+    if why.timed_out
+        && let (Ok(()), switches) = switched(&job, test, limit * PATIENCE)?
+    {
+        return Ok(Fate::Slow(switches));
+    }
     let (mut ours, mut alone) = (1, 0);
     for _ in 0..REPEATED {
         ours += u32::from(switched(&job, test, limit)?.0.is_err());
@@ -57,7 +66,8 @@ pub fn run(mpi: Mpi, built: &Built, test: &Test, longest: Duration) -> anyhow::R
     }
     let all = REPEATED + 1;
     Ok(Fate::Ours(format!(
-        "failed {ours} of {all} times, {alone} of {all} without switches: {why}"
+        "failed {ours} of {all} times, {alone} of {all} without switches: {}",
+        why.what
     )))
 }
 
@@ -76,7 +86,12 @@ fn job(mpi: Mpi, test: &Test, folder: &Path, program: &Path, more: &[(&str, &str
     mpi.start(test.ranks, &words, &arguments, &environment)
 }
 
-type Judged = Result<(), String>;
+type Judged = Result<(), Failure>;
+
+struct Failure {
+    what: String,
+    timed_out: bool,
+}
 
 fn bare(job: &Job, test: &Test, limit: Duration) -> std::io::Result<Judged> {
     let mut command = job.place.command(&job.words[0]);
@@ -94,7 +109,10 @@ fn switched(job: &Job, test: &Test, limit: Duration) -> anyhow::Result<(Judged, 
     // Not the rehearsal's own code: it is no success if the job was over before the first switch.
     let mut judged = verdict(test, &outcome, report.job_exit_code);
     if judged.is_ok() && !report.failed.is_empty() {
-        judged = Err(format!("failed switches: {:?}", report.failed));
+        judged = Err(Failure {
+            what: format!("failed switches: {:?}", report.failed),
+            timed_out: false,
+        });
     }
     Ok((judged, report.switches))
 }
@@ -106,5 +124,8 @@ fn verdict(test: &Test, outcome: &Outcome, code: Option<i32>) -> Judged {
         timed_out: outcome.status.is_none(),
     };
     let judged = judge(test.promise, shown);
-    judged.map_err(|why| format!("{why}\n{}", outcome.describe()))
+    judged.map_err(|why| Failure {
+        what: format!("{why}\n{}", outcome.describe()),
+        timed_out: shown.timed_out,
+    })
 }
