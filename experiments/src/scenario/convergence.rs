@@ -27,8 +27,8 @@ fn report(crossing: &Crossing) -> anyhow::Result<&Report> {
 }
 
 /// A job that writes to its memory faster than [`SLOW`] copies it.
-const DIRTY: &str = "dirty --seconds 900 --megabytes 64 --pages 256";
-const SLOW: [&str; 4] = ["--bandwidth", "8MiB", "--compress", "off"];
+const DIRTY: &str = "dirty --seconds 900 --megabytes 40 --pages 6";
+const SLOW: [&str; 4] = ["--bandwidth", "4MiB", "--compress", "off"];
 
 pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {
     let mut job = bed.job(DIRTY)?;

@@ -5,8 +5,8 @@
 //!   clock      0 ms           100            200            300
 //!   gate       ████▒──────────████───────────████████▒▒─────████──────   40 % closed
 //!                  └ open by then: nobody is inside UCX for long
-//!                                └ a rank that computed through a pause owes it: the next pause
-//!                                  in which somebody waits lasts as much longer
+//!                                └ a rank that computed through a pause, or a part of it, stands
+//!                                  still for as much longer as that would have taken it
 //! ```
 //!
 //! A hypervisor slows each VM's processors at times of its own, and ranks that wait for each other
@@ -24,8 +24,9 @@ use crate::gate::GATE;
 const BEAT: Duration = Duration::from_millis(100);
 /// Never more than this part of a beat, in percent: the job is to get on.
 const MOST: u8 = 95;
-/// What a rank may owe, and the longest pause.
-const CREDIT: Duration = Duration::from_secs(1);
+/// What a rank may owe, and the longest pause: one that computes for longer without a word to others
+/// is not slowed down as much.
+const CREDIT: Duration = Duration::from_secs(2);
 /// How long a pause waits for threads to leave UCX before it is left out.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How often a pause looks who waits.
@@ -92,9 +93,11 @@ impl Slowdown {
         let closed = BEAT * u32::from(order.percent) / 100;
         if let Some(pause) = &mut self.pause {
             let is_awaited = GATE.is_awaited();
-            if is_awaited {
-                self.owed = self.owed.saturating_sub(now - pause.looked);
-            }
+            let passed = now - pause.looked;
+            self.owed = match is_awaited {
+                true => self.owed.saturating_sub(passed),
+                false => (self.owed + debt(passed, order.percent)).min(CREDIT),
+            };
             pause.looked = now;
             if is_over(now - pause.since, closed, is_awaited, self.owed) {
                 self.interrupt();
@@ -106,10 +109,9 @@ impl Slowdown {
             return Some(BEAT - into);
         }
         if GATE.close(PATIENCE).is_err() {
-            // A thread that stays inside so long pays at the next beat.
+            // A thread stays inside for long: not in this beat.
             return Some(BEAT - into);
         }
-        self.owed = (self.owed + closed).min(CREDIT);
         self.pause = Some(Pause {
             since: now,
             looked: Instant::now(),
@@ -131,6 +133,11 @@ fn into_beat(now: SystemTime) -> Duration {
     Duration::from_nanos(nanos as u64)
 }
 
+/// How long a rank is to stand still for having worked for `worked`.
+fn debt(worked: Duration, percent: u8) -> Duration {
+    worked * u32::from(percent) / u32::from(100 - percent)
+}
+
 /// Whether a pause that has lasted `lasted` is over: its part of the beat is, and nobody who owes
 /// more waits.
 fn is_over(lasted: Duration, closed: Duration, is_awaited: bool, owed: Duration) -> bool {
@@ -149,6 +156,13 @@ mod tests {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         assert_eq!(into_beat(at(1_000_000_000_200)), Duration::ZERO);
         assert_eq!(into_beat(at(1_000_000_000_299)), Duration::from_millis(99));
+    }
+
+    #[test]
+    fn who_works_for_a_twentieth_of_the_time_stands_still_for_the_rest() {
+        let millis = Duration::from_millis;
+        assert_eq!(debt(millis(60), 95), millis(1140));
+        assert_eq!(debt(millis(60), 60), millis(90));
     }
 
     /// For how long a thread that passes the gate all the time was kept out of it, in `time`.
