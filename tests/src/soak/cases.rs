@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::debian;
+use crate::job;
 use crate::mpi::{Job, Mpi};
 use crate::setting::Setting;
 use crate::storm::{SECONDS, verdict};
@@ -85,6 +86,8 @@ pub struct Ended {
     pub abandoned: u64,
     /// Why the run failed.
     pub failure: Option<String>,
+    /// The same job failed by itself, too.
+    pub fails_alone: bool,
 }
 
 impl Ended {
@@ -101,6 +104,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} switches", self.switches)?;
         match &self.failure {
+            Some(_) if self.fails_alone => write!(f, ", fails by itself, too"),
             Some(why) => write!(f, ", FAILED: {why}"),
             None => Ok(()),
         }
@@ -131,13 +135,16 @@ impl Case {
                 ("objects", job)
             }
         };
-        match self.setting.rehearsal(self.mpi).run(&job.words, LIMIT) {
-            Err(error) => Ended::failed(error.to_string()),
-            Ok((outcome, report)) => Ended {
-                switches: report.switches,
-                abandoned: report.abandoned.len() as u64,
-                failure: verdict(program, &outcome, &report, 1).err(),
-            },
+        let (outcome, report) = match self.setting.rehearsal(self.mpi).run(&job.words, LIMIT) {
+            Err(error) => return Ended::failed(error.to_string()),
+            Ok(ended) => ended,
+        };
+        let failure = verdict(program, &outcome, &report, 1).err();
+        Ended {
+            switches: report.switches,
+            abandoned: report.abandoned.len() as u64,
+            fails_alone: failure.is_some() && fails_alone(program, &job),
+            failure,
         }
     }
 
@@ -154,9 +161,18 @@ impl Case {
                 switches: compared.report.switches,
                 abandoned: compared.report.abandoned.len() as u64,
                 failure: compared.verdict(1).err(),
+                // It is compared with what it does by itself.
+                fails_alone: false,
             },
         }
     }
+}
+
+/// Whether a job that failed among switches does so without, in the same environment.
+fn fails_alone(program: &str, job: &Job) -> bool {
+    let mut command = job.place.command(&job.words[0]);
+    let ended = job::run(command.args(&job.words[1..]), LIMIT);
+    ended.is_ok_and(|alone| !alone.succeeded() || alone.ok_line(program).is_none())
 }
 
 /// Whether an MPI does by itself what a program of ours asks for.

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use symvirt_ffi::exports::GUARDED;
 
-use super::record::{Record, Sum};
+use super::record::{Record, Row, Sum};
 use super::suites;
 
 /// What else is not moved, how that shows, and where it is tested.
@@ -43,7 +43,10 @@ pub fn of(record: &Record, suites: Option<&suites::record::Record>) -> String {
     versions(&mut page, record);
     programs(&mut page, record);
     settings(&mut page, record);
-    failures(&mut page, record);
+    let failed = list(record, |row| &row.failures);
+    if !failed.is_empty() {
+        write!(page, "## Failures\n\n{failed}\n").expect("invariant: a string takes all text");
+    }
     page.extend(suites.map(suites::record::Record::section));
     page.push_str("## What is refused\n\n");
     page.push_str(REFUSED);
@@ -59,6 +62,7 @@ pub fn of(record: &Record, suites: Option<&suites::record::Record>) -> String {
     );
     page.push_str("## What fails without us, too\n\n");
     page.push_str(BARE);
+    page.push_str(&list(record, |row| &row.fail_alone));
     page
 }
 
@@ -77,6 +81,7 @@ fn versions(page: &mut String, record: &Record) {
             runs,
             switches,
             failures,
+            ..
         } = sum;
         let (mpi, said) = (&version.mpi, &version.said);
         line(
@@ -123,6 +128,7 @@ fn settings(page: &mut String, record: &Record) {
             runs,
             switches,
             failures,
+            ..
         } = record.sum(|row| row.setting == name);
         line(
             page,
@@ -132,24 +138,20 @@ fn settings(page: &mut String, record: &Record) {
     page.push('\n');
 }
 
-fn failures(page: &mut String, record: &Record) {
-    let failed: Vec<_> = record
-        .rows
-        .iter()
-        .filter(|row| !row.failures.is_empty())
-        .collect();
-    if failed.is_empty() {
-        return;
-    }
-    page.push_str("## Failures\n\n");
-    for row in failed {
-        for why in &row.failures {
+/// A line for each run of those.
+fn list(record: &Record, which: impl Fn(&Row) -> &Vec<String>) -> String {
+    let mut text = String::new();
+    for row in &record.rows {
+        for why in which(row) {
             let first = why.lines().next().unwrap_or_default();
             let (program, mpi, setting) = (&row.program, &row.mpi, &row.setting);
-            line(page, &format!("- {program}, {mpi}, {setting}: {first}"));
+            line(
+                &mut text,
+                &format!("- {program}, {mpi}, {setting}: {first}"),
+            );
         }
     }
-    page.push('\n');
+    text
 }
 
 #[cfg(test)]

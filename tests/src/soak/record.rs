@@ -35,6 +35,9 @@ pub struct Row {
     pub abandoned: u64,
     /// What failed.
     pub failures: Vec<String>,
+    /// What failed, and does so without switches, too.
+    #[serde(default)]
+    pub fail_alone: Vec<String>,
 }
 
 /// What became of a soak.
@@ -59,6 +62,8 @@ pub struct Sum {
     pub switches: u64,
     /// Runs that failed.
     pub failures: u64,
+    /// Runs that failed as they do by themselves.
+    pub fail_alone: u64,
 }
 
 impl Record {
@@ -95,6 +100,7 @@ impl Record {
                     switches: 0,
                     abandoned: 0,
                     failures: Vec::new(),
+                    fail_alone: Vec::new(),
                 });
                 self.rows.last_mut().expect("invariant: just pushed")
             }
@@ -102,7 +108,11 @@ impl Record {
         row.runs += 1;
         row.switches += ended.switches;
         row.abandoned += ended.abandoned;
-        row.failures.extend(ended.failure.clone());
+        let failures = match ended.fails_alone {
+            true => &mut row.fail_alone,
+            false => &mut row.failures,
+        };
+        failures.extend(ended.failure.clone());
     }
 
     /// Runs that failed.
@@ -117,6 +127,7 @@ impl Record {
             runs: sum.runs + row.runs,
             switches: sum.switches + row.switches,
             failures: sum.failures + row.failures.len() as u64,
+            fail_alone: sum.fail_alone + row.fail_alone.len() as u64,
         })
     }
 
@@ -146,9 +157,13 @@ impl Record {
 
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.failures {
-            0 => write!(f, "{}", self.switches),
-            failures => write!(f, "{} ({failures} of {} FAILED)", self.switches, self.runs),
+        write!(f, "{}", self.switches)?;
+        if self.failures > 0 {
+            write!(f, " ({} of {} FAILED)", self.failures, self.runs)?;
+        }
+        match self.fail_alone {
+            0 => Ok(()),
+            alone => write!(f, " ({alone} of {} fail alone)", self.runs),
         }
     }
 }
@@ -171,8 +186,8 @@ impl fmt::Display for Record {
         let all = self.sum(|_| true);
         writeln!(
             f,
-            "\n{} runs, {} switches, {} failures",
-            all.runs, all.switches, all.failures
+            "\n{} runs, {} switches, {} failures, {} more that fail alone",
+            all.runs, all.switches, all.failures, all.fail_alone
         )
     }
 }
@@ -192,19 +207,25 @@ mod tests {
         };
         record.note(&case, &well);
         record.note(&case, &Ended::failed("why"));
+        let alone = Ended {
+            fails_alone: true,
+            ..Ended::failed("why")
+        };
+        record.note(&case, &alone);
         assert_eq!(record.rows.len(), 1);
         assert_eq!(
             record.sum(|_| true),
             Sum {
-                runs: 2,
+                runs: 3,
                 switches: 7,
-                failures: 1
+                failures: 1,
+                fail_alone: 1
             }
         );
         assert!(
             record
                 .to_string()
-                .contains("2 runs, 7 switches, 1 failures")
+                .contains("3 runs, 7 switches, 1 failures, 1 more")
         );
     }
 }
