@@ -123,7 +123,7 @@ impl Controller {
     }
 
     fn is_leaving(&self) -> bool {
-        self.shared.leaving.load(Ordering::Acquire)
+        self.shared.is_leaving()
     }
 
     fn obey(&mut self, message: ToRank) {
@@ -510,7 +510,7 @@ impl Controller {
             };
             match super::join(&channel) {
                 Ok(_) => {
-                    *lock(&self.shared.channel) = Arc::new(channel);
+                    self.shared.change_agent(channel);
                     return true;
                 }
                 Err(error) => crate::log::debug!("join again: {error}"),

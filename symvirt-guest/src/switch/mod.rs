@@ -36,7 +36,7 @@ mod slowdown;
 mod swap;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, Mutex, Once, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -62,8 +62,8 @@ struct Shared {
     prepared: Mutex<Option<Side>>,
     /// The round was abandoned: whoever wires up stops.
     abandoned: AtomicBool,
-    /// The process leaves the gang.
-    leaving: AtomicBool,
+    /// The process leaves the gang, with these words.
+    farewell: OnceLock<FromRank>,
 }
 
 impl Shared {
@@ -75,12 +75,27 @@ impl Shared {
         self.channel().send(message);
     }
 
+    fn is_leaving(&self) -> bool {
+        self.farewell.get().is_some()
+    }
+
+    /// Speaks to another agent from now on. If the process leaves meanwhile, that one is told, and
+    /// nobody waits for what it says: whoever leaves may have ended the channel before.
+    fn change_agent(&self, channel: Channel) {
+        let channel = Arc::new(channel);
+        *lock(&self.channel) = channel.clone();
+        if let Some(farewell) = self.farewell.get() {
+            channel.send(farewell);
+            channel.close();
+        }
+    }
+
     /// Looks for an agent again, in the middle of a switch: one that is there is told who this
     /// process is, and what it says is heard from now on.
     fn meet_again(&self) {
         if let Ok(channel) = Channel::connect() {
             introduce(&channel);
-            *lock(&self.channel) = Arc::new(channel);
+            self.change_agent(channel);
         }
     }
 }
@@ -127,7 +142,7 @@ pub fn start() -> Result<Helpers, StartError> {
         channel: Mutex::new(Arc::new(channel)),
         prepared: Mutex::new(None),
         abandoned: AtomicBool::new(false),
-        leaving: AtomicBool::new(false),
+        farewell: OnceLock::new(),
     });
     let (jobs, queue) = mpsc::channel();
     let builder = Builder::new(shared.clone(), queue);
@@ -150,11 +165,9 @@ impl Helpers {
 
     /// Tells the gang, and ends the helpers. No round is under way.
     pub fn leave(self, farewell: FromRank) {
-        self.shared
-            .leaving
-            .store(true, std::sync::atomic::Ordering::Release);
+        let farewell = self.shared.farewell.get_or_init(|| farewell);
         let channel = self.shared.channel();
-        channel.send(&farewell);
+        channel.send(farewell);
         channel.close();
         for thread in self.threads {
             if thread.join().is_err() {

@@ -112,7 +112,8 @@ impl Gang {
                 return;
             }
             // It stands still, and waits for the request or has carried it out: that, or its answer,
-            // may have been lost with the agent. So where all wait for each other to have drained. Held, it is in the epoch before, however far it came.
+            // may have been lost with the agent. So where all wait for each other to have drained.
+            // Held, it is in the epoch before, however far it came.
             (Phase::Drain | Phase::Release | Phase::Open, _) => {
                 let guest = member.guest.clone();
                 effects.extend(self.ask_again(&guest, process));
