@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::apps;
-use crate::job::{self, Outcome};
+use crate::job::Outcome;
 use crate::mpi::{Job, Mpi};
 use crate::rehearsal::{Rehearsal, Report};
 
@@ -153,8 +153,7 @@ impl Program {
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Compared> {
         let job = self.job(folder, environment)?;
-        let mut command = job.place.command(&job.words[0]);
-        let bare = job::run(command.args(&job.words[1..]), LIMIT)?;
+        let bare = job.run(LIMIT)?;
         anyhow::ensure!(bare.succeeded(), "{}: {}", self.name(), bare.describe());
         let bare = self.result(&bare.stdout);
         anyhow::ensure!(

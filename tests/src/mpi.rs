@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::apps;
+use crate::job::{self, Outcome};
 use crate::place::Place;
 use crate::wheels::Wheel;
 
@@ -31,6 +33,17 @@ pub struct Job {
     pub words: Vec<String>,
     /// Where.
     pub place: Place,
+}
+
+impl Job {
+    /// Runs it as it is, without switches, for at most `limit`.
+    ///
+    /// # Errors
+    /// When it cannot be started or waited for.
+    pub fn run(&self, limit: Duration) -> std::io::Result<Outcome> {
+        let mut command = self.place.command(&self.words[0]);
+        job::run(command.args(&self.words[1..]), limit)
+    }
 }
 
 impl Mpi {

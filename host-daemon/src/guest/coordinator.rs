@@ -130,10 +130,7 @@ impl Coordinator {
 
     /// Since when the switch under way waits for ranks that their agent does not know.
     fn note_absence(&mut self) {
-        self.absent_since = match self.gang.awaits_absent() {
-            true => self.absent_since.or(Some(Instant::now())),
-            false => None,
-        };
+        self.absent_since = self.gang.absence(self.absent_since, Instant::now);
     }
 
     fn obey(&mut self, command: Command, heard: &mpsc::Sender<Heard>) {

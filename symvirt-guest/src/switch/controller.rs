@@ -92,7 +92,7 @@ impl Controller {
                 Ok(None) => self.drive_prepared(),
                 Err(error) => {
                     self.slowdown.interrupt();
-                    if self.is_leaving() {
+                    if self.shared.is_leaving() {
                         return;
                     }
                     self.lose_agent(&error);
@@ -120,10 +120,6 @@ impl Controller {
         if let Some(side) = &*lock(&self.shared.prepared) {
             side.progress();
         }
-    }
-
-    fn is_leaving(&self) -> bool {
-        self.shared.is_leaving()
     }
 
     fn obey(&mut self, message: ToRank) {
@@ -352,7 +348,7 @@ impl Controller {
         let mut search = Search::default();
         loop {
             silence.tell(epoch, "has its gate closed, and waits to be told to drain");
-            if search.is_in_vain() || self.is_leaving() {
+            if search.is_in_vain() || self.shared.is_leaving() {
                 return None;
             }
             idle = if drain.progress() { 0 } else { idle + 1 };
@@ -403,7 +399,7 @@ impl Controller {
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
                 // It is this process that has ended the connection.
-                Err(_) if self.is_leaving() => return None,
+                Err(_) if self.shared.is_leaving() => return None,
                 // Peers may still need answers of the old side.
                 Err(error) => search.step(&self.shared, &error, || drain.progress()),
             }
@@ -448,7 +444,7 @@ impl Controller {
                 }
                 Ok(Some(ToRank::Matched { ids })) => deliver_matched(&ids),
                 Ok(Some(_) | None) => {}
-                Err(error) if stands_still && !search.is_in_vain() && !self.is_leaving() => {
+                Err(error) if stands_still && !search.is_in_vain() && !self.shared.is_leaving() => {
                     search.step(&self.shared, &error, || old.progress() > 0);
                 }
                 Err(_) if drained == Drained::Told => return,
@@ -501,7 +497,7 @@ impl Controller {
     /// Tries to find an agent again; `false` if the process leaves the gang meanwhile.
     fn find_agent(&self) -> bool {
         loop {
-            if self.is_leaving() {
+            if self.shared.is_leaving() {
                 return false;
             }
             std::thread::sleep(RECONNECT);

@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use crate::debian;
-use crate::job;
 use crate::mpi::{Job, Mpi};
 use crate::setting::Setting;
 use crate::storm::{SECONDS, verdict};
@@ -170,8 +169,7 @@ impl Case {
 
 /// Whether a job that failed among switches does so without, in the same environment.
 fn fails_alone(program: &str, job: &Job) -> bool {
-    let mut command = job.place.command(&job.words[0]);
-    let ended = job::run(command.args(&job.words[1..]), LIMIT);
+    let ended = job.run(LIMIT);
     ended.is_ok_and(|alone| !alone.succeeded() || alone.ok_line(program).is_none())
 }
 

@@ -18,7 +18,6 @@ pub mod suites;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::job;
 use crate::mpi::Mpi;
 use cases::Case;
 use record::{Record, Version};
@@ -50,8 +49,7 @@ pub fn run(minutes: u64, json: &Path) -> anyhow::Result<bool> {
 fn versions() -> anyhow::Result<Vec<Version>> {
     let ask = |mpi: Mpi| {
         let job = mpi.job(1, "versions", &[], &[]);
-        let mut command = job.place.command(&job.words[0]);
-        let outcome = job::run(command.args(&job.words[1..]), Duration::from_secs(60))?;
+        let outcome = job.run(Duration::from_secs(60))?;
         let line = outcome.ok_line("versions").map(str::to_owned);
         let line = line.ok_or_else(|| anyhow::anyhow!("{mpi}: {}", outcome.describe()))?;
         let said = line.trim_start_matches("OK versions ").to_owned();

@@ -516,14 +516,14 @@ impl Gang {
             .into_iter()
             .filter(|count| self.may_receive(count.worker))
             .collect();
-        let Some(member) = self.roster.members.remove(&process) else {
+        let Some(member) = self.remove(process) else {
             return;
         };
         self.roster
             .remember_departed(process, guest, member.epoch, sent);
         self.roster.remember_left(process);
-        self.table.retain(|other| other != process);
-        self.member_left(member, effects);
+        let rank = member.name();
+        self.go_without(process, Reason::Left { rank }, effects);
     }
 
     /// Only members receive: bounds what a guest can make the coordinator keep, once it knows them.

@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
-use super::Gang;
 use super::outcome::{Effect, GuestId, Phase, Reason};
+use super::roster::Member;
 use super::round::Abort;
+use super::{Gang, Round};
 use crate::agent::{Recipient, ToAgent};
 use crate::ids::{Epoch, ProcId};
 use crate::rank::{SwitchOrder, ToRank};
@@ -17,8 +18,14 @@ use crate::share::{Wants, share};
 pub const ABSENCE: Duration = Duration::from_secs(20);
 
 impl Gang {
-    /// Whether the switch waits for members whose agent has begun anew and that have not come back.
-    /// After [`ABSENCE`] of this, [`Gang::give_up_absent`].
+    /// Since when the switch waits for members whose agent has begun anew and that have not come
+    /// back, by the clock of a driver that knew of it since `known`. After [`ABSENCE`] of this,
+    /// [`Gang::give_up_absent`].
+    pub fn absence<T>(&self, known: Option<T>, now: impl FnOnce() -> T) -> Option<T> {
+        self.awaits_absent().then(|| known.unwrap_or_else(now))
+    }
+
+    /// Whether it does.
     pub fn awaits_absent(&self) -> bool {
         let absent = |process: &ProcId| self.roster.members.get(process).is_some_and(|m| m.absent);
         let mut rounds = self.round.iter();
@@ -33,31 +40,24 @@ impl Gang {
         let members = self.roster.members.iter();
         let absent = members.filter(|(_, member)| member.absent);
         for process in absent.map(|(process, _)| *process).collect::<Vec<_>>() {
-            let undoable = |round: &super::Round| {
-                !round.held && (round.can_abort() || round.phase == Phase::Abort)
-            };
-            if self.round.as_ref().is_some_and(undoable) {
-                self.forget_absent(process, &mut effects);
-            } else {
-                self.rank_gone(process, &mut effects);
+            let undoable =
+                |round: &&Round| !round.held && (round.can_abort() || round.phase == Phase::Abort);
+            match self
+                .round
+                .as_ref()
+                .filter(undoable)
+                .map(|round| round.phase)
+            {
+                Some(phase) => {
+                    if let Some(Member { guest, .. }) = self.remove(process) {
+                        let reason = Reason::AgentLost { guest, phase };
+                        self.go_without(process, reason, &mut effects);
+                    }
+                }
+                None => self.rank_gone(process, &mut effects),
             }
         }
         effects
-    }
-
-    fn forget_absent(&mut self, process: ProcId, effects: &mut Vec<Effect>) {
-        let Some(member) = self.roster.members.remove(&process) else {
-            return;
-        };
-        self.table.retain(|other| other != process);
-        let Some(round) = &mut self.round else { return };
-        round.waiting.remove(&process);
-        if round.phase == Phase::Abort {
-            self.advance_if_complete(effects);
-        } else {
-            let (guest, phase) = (member.guest, round.phase);
-            self.abandon(Abort::Retry(Reason::AgentLost { guest, phase }), effects);
-        }
     }
 
     /// The agent has forgotten its part in the round. `newcomers`: it also speaks for ranks that

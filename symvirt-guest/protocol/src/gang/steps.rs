@@ -312,10 +312,9 @@ impl Gang {
 
     /// A member's process ended without leaving.
     pub(super) fn rank_gone(&mut self, process: ProcId, effects: &mut Vec<Effect>) {
-        let Some(member) = self.roster.members.remove(&process) else {
+        let Some(member) = self.remove(process) else {
             return;
         };
-        self.table.retain(|other| other != process);
         let rank = member.name();
         match self.phase() {
             None | Some((_, Phase::Held)) => {
@@ -325,17 +324,25 @@ impl Gang {
         }
     }
 
-    pub(super) fn member_left(&mut self, member: Member, effects: &mut Vec<Effect>) {
-        let process = member.join.process;
+    /// Nobody is to reach it any more.
+    pub(super) fn remove(&mut self, process: ProcId) -> Option<Member> {
+        let member = self.roster.members.remove(&process)?;
+        self.table.retain(|other| other != process);
+        Some(member)
+    }
+
+    /// A former member, which may have left, is not waited for. While nobody has changed over the
+    /// switch is undone for `reason`, to be tried without it.
+    pub(super) fn go_without(
+        &mut self,
+        process: ProcId,
+        reason: Reason,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(round) = &mut self.round else { return };
         round.waiting.remove(&process);
         if round.can_abort() {
-            self.abandon(
-                Abort::Retry(Reason::Left {
-                    rank: member.name(),
-                }),
-                effects,
-            );
+            self.abandon(Abort::Retry(reason), effects);
         } else {
             self.advance_if_complete(effects);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::build::Built;
 use super::testlist::Test;
 use super::verdict::{Shown, judge};
-use crate::job::{self, Outcome};
+use crate::job::Outcome;
 use crate::mpi::{Job, Mpi};
 use crate::rehearsal::Rehearsal;
 
@@ -94,8 +94,7 @@ struct Failure {
 }
 
 fn bare(job: &Job, test: &Test, limit: Duration) -> std::io::Result<Judged> {
-    let mut command = job.place.command(&job.words[0]);
-    let outcome = job::run(command.args(&job.words[1..]), limit)?;
+    let outcome = job.run(limit)?;
     let code = outcome.status.and_then(|status| status.code());
     Ok(verdict(test, &outcome, code))
 }

@@ -38,8 +38,9 @@ impl Pace {
     /// Nobody is slowed down, and all have the same share.
     pub fn new<'a>(limits: &Limits, vms: impl IntoIterator<Item = &'a VmName>) -> Self {
         let vms: Vec<_> = vms.into_iter().cloned().collect();
-        let share = limits.gang_bandwidth / vms.len().max(1) as u64;
-        let shared = vms.into_iter().map(|vm| (vm, share.max(CRAWL)));
+        let nothing_known = vec![Need::default(); vms.len()];
+        let shares = shares(limits.gang_bandwidth, &nothing_known);
+        let shared = vms.into_iter().zip(shares);
         Self {
             each: limits.bandwidth,
             all: limits.gang_bandwidth,
@@ -199,10 +200,7 @@ mod tests {
 
     fn gang(copies: [CopyStatus; 2]) -> Vec<(VmName, CopyStatus)> {
         let [first, second] = copies;
-        vec![
-            ("vm1".parse().unwrap(), first),
-            ("vm2".parse().unwrap(), second),
-        ]
+        vec![(name("vm1"), first), (name("vm2"), second)]
     }
 
     impl Pace {
@@ -215,9 +213,9 @@ mod tests {
     fn a_vm_far_ahead_is_slowed_to_end_its_pass_with_the_slowest() {
         let mut pace = free();
         let changes = pace.look_at([copy(10 << 20, 1, 100 << 20), copy(900 << 20, 1, 100 << 20)]);
-        let slowed = changes[&"vm1".parse().unwrap()];
+        let slowed = changes[&name("vm1")];
         assert!((1 << 20..2 << 20).contains(&slowed), "{slowed}");
-        assert!(!changes.contains_key(&"vm2".parse().unwrap()));
+        assert!(!changes.contains_key(&name("vm2")));
     }
 
     #[test]
@@ -233,9 +231,9 @@ mod tests {
         let mut ready = copy(0, 2, 100 << 20);
         ready.dirty_rate = 3 << 20;
         let changes = pace.look_at([ready, copy(40 << 20, 2, 100 << 20)]);
-        assert_eq!(changes, [("vm1".parse().unwrap(), 3 << 19)].into());
+        assert_eq!(changes, [(name("vm1"), 3 << 19)].into());
         let off = pace.all_off();
-        assert_eq!(off, [("vm1".parse().unwrap(), 0)].into());
+        assert_eq!(off, [(name("vm1"), 0)].into());
     }
 
     #[test]
@@ -243,7 +241,7 @@ mod tests {
         let mut pace = free();
         pace.look_at([copy(10 << 20, 1, 100 << 20), copy(900 << 20, 1, 100 << 20)]);
         let changes = pace.look_at([copy(30 << 20, 1, 2 << 20), copy(40 << 20, 2, 100 << 20)]);
-        assert_eq!(changes[&"vm1".parse().unwrap()], 0);
+        assert_eq!(changes[&name("vm1")], 0);
         assert!(pace.all_off().is_empty());
     }
 

@@ -5,7 +5,7 @@
 //! they dirty more than there is, nobody can be helped, and each gets a part of that.
 
 /// What one copy needs, in bytes to send.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Need {
     /// For the rest of its pass.
     pub left: u64,

@@ -281,10 +281,7 @@ impl Stage {
         if self.phase.map(|(phase, _)| phase) != phase {
             self.phase = phase.map(|phase| (phase, Instant::now()));
         }
-        self.absent_since = match self.gang.awaits_absent() {
-            true => self.absent_since.or(Some(Instant::now())),
-            false => None,
-        };
+        self.absent_since = self.gang.absence(self.absent_since, Instant::now);
     }
 
     fn carry_out_one(&mut self, output: Output) -> Vec<Effect> {
