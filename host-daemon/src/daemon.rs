@@ -1,8 +1,8 @@
 //! `symvirtd`: this host, its peers, its operations, behind two listeners.
 //!
 //! ```text
-//!   STATE_DIR/symvirtd.sock  0660   local API: operators, by file permission
-//!   listen                   TLS    peers, by client certificate
+//!   STATE_DIR/symvirtd.sock  0660   users of this host, by file permission
+//!   listen                   TLS    peers, and users elsewhere, by client certificate
 //! ```
 //!
 //! QEMUs are not its children in any sense that matters: it may end and begin again while they
@@ -28,7 +28,7 @@ use crate::host::LocalHost;
 use crate::operation::effects::{HostError, SystemClock};
 use crate::operation::journal::JournalError;
 use crate::operation::{Engine, Target};
-use crate::peer::{Peer, PeerIdentity, Tls, TlsError, TlsListener};
+use crate::peer::{Identity, Peer, Tls, TlsError, TlsListener};
 use crate::retry;
 
 /// Why the daemon did not start, or ended.
@@ -57,7 +57,7 @@ pub enum DaemonError {
     /// Its VMs.
     #[error("take up the VMs of this host")]
     Vms(#[source] HostError),
-    /// The listener for peers.
+    /// The listener of the network.
     #[error("listen on {address}")]
     Listen {
         /// Where.
@@ -176,8 +176,8 @@ pub async fn run(
         shutdown.await;
         stop.send_replace(true);
     });
-    let peers_served = serve_peers(&config, tls.as_ref(), daemon.clone(), stopped.clone());
-    let router = api::local::router(daemon);
+    let network_served = serve_network(&config, tls.as_ref(), daemon.clone(), stopped.clone());
+    let router = api::on_socket(daemon);
     let router = router.into_make_service_with_connect_info::<api::audit::Caller>();
     let local_served = async {
         info!(host = %config.host, socket = %socket_path(&config.state_dir).display(), "serving");
@@ -188,7 +188,7 @@ pub async fn run(
             () = until(stopped.clone()) => Ok(()),
         }
     };
-    let served = tokio::try_join!(local_served, peers_served).map(|_| ());
+    let served = tokio::try_join!(local_served, network_served).map(|_| ());
     retrying.abort();
     host.let_go().await;
     if let Err(error) = fs::remove_file(socket_path(&config.state_dir)) {
@@ -197,7 +197,7 @@ pub async fn run(
     served
 }
 
-async fn serve_peers(
+async fn serve_network(
     config: &HostConfig,
     tls: Option<&Tls>,
     daemon: Arc<Daemon>,
@@ -210,8 +210,8 @@ async fn serve_peers(
     let listener = TlsListener::bind(address, tls, names)
         .await
         .map_err(|source| DaemonError::Listen { address, source })?;
-    info!(host = %config.host, address = %listener.address(), "listening for peers");
-    let service = api::peers::router(daemon).into_make_service_with_connect_info::<PeerIdentity>();
+    info!(host = %config.host, address = %listener.address(), "listening for peers and users");
+    let service = api::on_network(daemon).into_make_service_with_connect_info::<Identity>();
     tokio::select! {
         () = tls.keep_fresh() => Ok(()),
         served = axum::serve(listener, service).into_future() => served.map_err(DaemonError::Serve),

@@ -1,8 +1,10 @@
-//! A certificate authority and one certificate per host, for a start (`symvirt pki init`).
+//! A certificate authority and one certificate per host, for a start (`symvirt pki init`), and one
+//! for each user at another machine (`symvirt pki user`).
 //!
 //! ```text
 //!   DIR/ca.pem  ca.key          signs
 //!   DIR/<host>.pem  <host>.key  names: the host's name, its address
+//!   DIR/<user>.pem  <user>.key  common name: the user's; organizational unit: the role
 //! ```
 //!
 //! A site with an authority of its own needs none of this: any certificates do whose common name is
@@ -17,11 +19,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use crate::config::HostName;
+use crate::config::{HostName, UserName};
+use crate::peer::Role;
 
 /// Why certificates were not made.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,15 @@ pub enum PkiError {
     /// No host was named.
     #[error("no host given: expected at least one --host NAME=ADDRESS")]
     NoHosts,
+    /// There is no authority that could sign.
+    #[error("read {}: `symvirt pki init` makes an authority, and only its directory can sign", path.display())]
+    NoAuthority {
+        /// Its certificate or key.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file could not be written; earlier ones of this call remain.
     #[error("write {path}; files made before it remain", path = path.display())]
     Write {
@@ -79,13 +91,7 @@ pub fn init(dir: &Path, hosts: &[(HostName, IpAddr)]) -> Result<Vec<PathBuf>, Pk
     let params = authority();
     let ca = params.self_signed(&ca_key).map_err(wrap("the authority"))?;
     let mut written = Vec::new();
-    write(&ca_file, &ca.pem(), 0o644, &mut written)?;
-    write(
-        &dir.join("ca.key"),
-        &ca_key.serialize_pem(),
-        0o600,
-        &mut written,
-    )?;
+    write_pair(dir, "ca", &ca, &ca_key, &mut written)?;
 
     let issuer = Issuer::new(params, ca_key);
     for (host, address) in hosts {
@@ -94,19 +100,32 @@ pub fn init(dir: &Path, hosts: &[(HostName, IpAddr)]) -> Result<Vec<PathBuf>, Pk
         let certificate = member(host, *address)
             .and_then(|params| params.signed_by(&key, &issuer))
             .map_err(wrap(name))?;
-        write(
-            &dir.join(format!("{name}.pem")),
-            &certificate.pem(),
-            0o644,
-            &mut written,
-        )?;
-        write(
-            &dir.join(format!("{name}.key")),
-            &key.serialize_pem(),
-            0o600,
-            &mut written,
-        )?;
+        write_pair(dir, name, &certificate, &key, &mut written)?;
     }
+    Ok(written)
+}
+
+/// Signs a certificate that gives `name` a role, by the authority in `dir`.
+///
+/// Returns the files, in the order they were written.
+///
+/// # Errors
+/// [`PkiError`]; a certificate that exists is never replaced.
+pub fn user(dir: &Path, name: &UserName, role: Role) -> Result<Vec<PathBuf>, PkiError> {
+    let read = |file: &str| {
+        let path = dir.join(file);
+        std::fs::read_to_string(&path).map_err(|source| PkiError::NoAuthority { path, source })
+    };
+    let wrap = |source| PkiError::Certificate {
+        subject: name.to_string(),
+        source,
+    };
+    let ca_key = KeyPair::from_pem(&read("ca.key")?).map_err(wrap)?;
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem")?, ca_key).map_err(wrap)?;
+    let key = KeyPair::generate().map_err(wrap)?;
+    let certificate = holder(name, role).signed_by(&key, &issuer).map_err(wrap)?;
+    let mut written = Vec::new();
+    write_pair(dir, name.as_str(), &certificate, &key, &mut written)?;
     Ok(written)
 }
 
@@ -133,10 +152,35 @@ fn member(host: &HostName, address: IpAddr) -> Result<CertificateParams, rcgen::
     Ok(params)
 }
 
+/// Without alternative names: it is no host's.
+fn holder(name: &UserName, role: Role) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name.as_str());
+    params
+        .distinguished_name
+        .push(DnType::OrganizationalUnitName, role.unit());
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
 fn named(common_name: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
+}
+
+/// `name.pem` and `name.key`.
+fn write_pair(
+    dir: &Path,
+    name: &str,
+    certificate: &Certificate,
+    key: &KeyPair,
+    written: &mut Vec<PathBuf>,
+) -> Result<(), PkiError> {
+    let file = |end: &str| dir.join(format!("{name}.{end}"));
+    write(&file("pem"), &certificate.pem(), 0o644, written)?;
+    write(&file("key"), &key.serialize_pem(), 0o600, written)
 }
 
 fn write(path: &Path, text: &str, mode: u32, written: &mut Vec<PathBuf>) -> Result<(), PkiError> {
@@ -167,5 +211,19 @@ mod tests {
         let before = std::fs::read(dir.path().join("ca.pem")).unwrap();
         assert!(matches!(init(dir.path(), &hosts), Err(PkiError::Exists(_))));
         assert_eq!(std::fs::read(dir.path().join("ca.pem")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_user_is_never_given_the_file_of_a_host_nor_signed_without_an_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let a: UserName = "a".parse().unwrap();
+        let refused = user(dir.path(), &a, Role::Admin).unwrap_err();
+        assert!(matches!(refused, PkiError::NoAuthority { .. }), "{refused}");
+        let hosts = [("a".parse().unwrap(), [10, 0, 0, 1].into())];
+        init(dir.path(), &hosts).unwrap();
+        let before = std::fs::read(dir.path().join("a.pem")).unwrap();
+        let refused = user(dir.path(), &a, Role::Admin).unwrap_err();
+        assert!(matches!(refused, PkiError::Write { .. }), "{refused}");
+        assert_eq!(std::fs::read(dir.path().join("a.pem")).unwrap(), before);
     }
 }

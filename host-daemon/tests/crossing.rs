@@ -1,6 +1,7 @@
 //! Two daemons with real sockets, certificates and QEMUs, in a namespace of their own.
 #![allow(clippy::unwrap_used)] // A test that fails may panic.
 
+#[allow(dead_code)] // Shared with other test programs.
 mod daemons;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;

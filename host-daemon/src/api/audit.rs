@@ -1,5 +1,5 @@
-//! Who asked for what on the local socket, and what was answered: the kernel says who is at the other
-//! end. Calls that change nothing are not noted.
+//! Which user asked for what, and what was answered: of the local socket the kernel says who is at the
+//! other end, of a TLS connection the certificate. Calls that change nothing are not noted.
 
 use std::fmt;
 
@@ -12,17 +12,26 @@ use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 use tracing::{Instrument, info, info_span};
 
-/// The process at the other end of a local connection, when it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Caller {
-    uid: Option<u32>,
-    pid: Option<i32>,
+use crate::peer::User;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// The process that opened a local one.
+    Local {
+        /// Its user.
+        uid: Option<u32>,
+        /// Its number.
+        pid: Option<i32>,
+    },
+    /// A user at another machine.
+    Remote(User),
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let credentials = stream.io().peer_cred().ok();
-        Self {
+        Self::Local {
             uid: credentials.map(|credentials| credentials.uid()),
             pid: credentials.and_then(|credentials| credentials.pid()),
         }
@@ -31,11 +40,15 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.uid {
+        let (uid, pid) = match self {
+            Self::Local { uid, pid } => (uid, pid),
+            Self::Remote(user) => return user.fmt(f),
+        };
+        match uid {
             Some(uid) => write!(f, "uid {uid}")?,
             None => f.write_str("an unknown user")?,
         }
-        match self.pid {
+        match pid {
             Some(pid) => write!(f, ", pid {pid}"),
             None => Ok(()),
         }

@@ -27,32 +27,31 @@ use super::model::HostInfo;
 use crate::config::VmName;
 use crate::daemon::Daemon;
 use crate::operation::effects::{Host, HostCall, HostError, HostReply};
-use crate::peer::{PeerIdentity, UPGRADE};
+use crate::peer::{Identity, UPGRADE};
 
 type Shared = State<Arc<Daemon>>;
 
-/// The routes of the TLS listener.
-pub fn router(daemon: Arc<Daemon>) -> Router {
+/// The routes for other daemons.
+pub fn routes(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/peer/v1/host", get(host))
         .route("/peer/v1/call", post(call))
         .route("/peer/v1/guests/{vm}", get(guest))
-        .fallback(super::unknown_path)
         .layer(from_fn(peers_only))
         .with_state(daemon)
 }
 
 async fn peers_only(
-    ConnectInfo(identity): ConnectInfo<PeerIdentity>,
+    ConnectInfo(identity): ConnectInfo<Identity>,
     request: Request,
     next: Next,
 ) -> Response {
     match identity {
-        PeerIdentity(Some(peer)) => {
+        Identity::Peer(peer) => {
             debug!(%peer, path = request.uri().path(), "peer request");
             next.run(request).await
         }
-        PeerIdentity(None) => {
+        Identity::User(_) | Identity::Unknown => {
             let problem = Problem::new(
                 "certificates",
                 "the certificate names no configured peer of this host",
@@ -69,10 +68,9 @@ async fn host(State(daemon): Shared) -> Json<HostInfo> {
 
 async fn call(
     State(daemon): Shared,
-    ConnectInfo(identity): ConnectInfo<PeerIdentity>,
+    ConnectInfo(peer): ConnectInfo<Identity>,
     Body(call): Body<HostCall>,
 ) -> Result<Json<Result<HostReply, HostError>>, ApiError> {
-    let peer = identity.0;
     let noted = match &call {
         // They change nothing, and come all the time.
         HostCall::CopyStatus { .. } | HostCall::Look { .. } | HostCall::Account { .. } => false,

@@ -1,12 +1,15 @@
 //! The commands and their help.
 
-use std::net::IpAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ByteSize, GangName, HostName, VmName};
+use crate::config::{ByteSize, GangName, HostName, UserName, VmName};
 use crate::operation::{Compress, IfNotConverging, Limits, Mode, OperationId, Target};
+use crate::peer::Role;
 
 const ABOUT: &str = "Moves running MPI jobs, with the VMs they run in, between hosts";
 
@@ -36,6 +39,14 @@ pub(super) struct Arguments {
     /// Socket of the daemon on this host
     #[arg(long, global = true, env = "SYMVIRT_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// The daemon of another host, over TLS; needs --identity
+    #[arg(long, global = true, env = "SYMVIRT_REMOTE", value_name = "HOST=ADDRESS:PORT",
+          value_parser = named::<HostName, SocketAddr>, conflicts_with = "socket")]
+    pub remote: Option<(HostName, SocketAddr)>,
+    /// For --remote: your certificate, as `symvirt pki user` makes it. Beside it are its key (with
+    /// .key for .pem) and the authority's certificate, ca.pem
+    #[arg(long, global = true, env = "SYMVIRT_IDENTITY", value_name = "PATH")]
+    pub identity: Option<PathBuf>,
     /// Print JSON: one value, or one value a line where there is progress
     #[arg(long, global = true)]
     pub json: bool,
@@ -45,7 +56,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
-    /// Make certificates for the daemons' links
+    /// Make certificates for daemons and for users at other machines
     #[command(subcommand)]
     Pki(PkiCommand),
     /// Start, stop and list the VMs of this host
@@ -97,8 +108,21 @@ pub(super) enum PkiCommand {
         #[arg(long)]
         dir: PathBuf,
         /// A host and its address; repeat for each
-        #[arg(long = "host", value_name = "NAME=ADDRESS", required = true, value_parser = named)]
+        #[arg(long = "host", value_name = "NAME=ADDRESS", required = true,
+              value_parser = named::<HostName, IpAddr>)]
         hosts: Vec<(HostName, IpAddr)>,
+    },
+    /// Make a certificate with which a user at another machine may ask the daemons (--remote)
+    User {
+        /// The user, as the daemons' logs are to call them
+        name: UserName,
+        /// viewer: sees everything. operator: starts and cancels operations, too. admin: starts and
+        /// ends VMs, too
+        #[arg(long, value_enum)]
+        role: RoleName,
+        /// Directory of the authority
+        #[arg(long)]
+        dir: PathBuf,
     },
 }
 
@@ -302,13 +326,35 @@ impl From<TargetName> for Target {
     }
 }
 
-fn named(text: &str) -> Result<(HostName, IpAddr), String> {
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum RoleName {
+    Viewer,
+    Operator,
+    Admin,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Viewer => Self::Viewer,
+            RoleName::Operator => Self::Operator,
+            RoleName::Admin => Self::Admin,
+        }
+    }
+}
+
+/// `name=address`, like `a=10.0.0.1` or, with a port, `a=10.0.0.1:7420`.
+fn named<N, A>(text: &str) -> Result<(N, A), String>
+where
+    N: FromStr<Err: Display>,
+    A: FromStr<Err: Display>,
+{
     let (name, address) = text
         .split_once('=')
-        .ok_or("expected NAME=ADDRESS, like a=10.0.0.1".to_owned())?;
-    let name = name.parse().map_err(|error| format!("{error}"))?;
+        .ok_or("expected a name, `=` and an address, like a=10.0.0.1".to_owned())?;
+    let name = name.parse().map_err(|error: N::Err| error.to_string())?;
     let address = address
         .parse()
-        .map_err(|_| format!("`{address}` is not an IP address, like 10.0.0.1"))?;
+        .map_err(|error| format!("`{address}`: {error}"))?;
     Ok((name, address))
 }

@@ -3,21 +3,20 @@
 //! | module | commands |
 //! |---|---|
 //! | [`arguments`] | all of them, and their help |
-//! | [`local`] | the connection to the daemon |
+//! | [`daemon`] | the connection to the daemon |
 //! | [`vms`] | `vm`, `gang`, `host` |
 //! | [`operations`] | `migrate`, `switch`, `status`, `cancel` |
 //! | [`watch`] | live progress |
 //! | [`table`] | how operations and their reports look |
 
 mod arguments;
-mod local;
+mod daemon;
 mod operations;
 mod table;
 mod vms;
 mod watch;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,9 +25,10 @@ use crate::api::error::{Problem, chain};
 use crate::config::ConfigError;
 use crate::http::HttpError;
 use crate::operation::Phase;
+use crate::peer::TlsError;
 use crate::pki::PkiError;
 use arguments::{Arguments, Command, GangCommand, HostCommand, PkiCommand, VmCommand};
-use local::Daemon;
+use daemon::Daemon;
 
 /// Why a command did not do what it was for.
 #[derive(Debug, thiserror::Error)]
@@ -37,16 +37,25 @@ pub enum CliError {
     #[error("{}", .0.message)]
     Refused(Problem),
     /// The daemon cannot be reached.
-    #[error("reach symvirtd at {}: {reason}", socket.display())]
+    #[error("reach symvirtd at {place}: {reason}")]
     Daemon {
-        /// Its socket.
-        socket: PathBuf,
+        /// Where.
+        place: String,
         /// Why.
         reason: String,
     },
     /// No socket was named and none is there.
-    #[error("no socket of symvirtd: give --socket PATH or set SYMVIRT_SOCKET")]
+    #[error(
+        "no socket of symvirtd: give --socket PATH or set SYMVIRT_SOCKET; or ask the daemon of \
+         another host by --remote HOST=ADDRESS:PORT"
+    )]
     NoSocket,
+    /// Nobody says who asks.
+    #[error("--remote needs --identity PATH; `symvirt pki user` makes one")]
+    NoIdentity,
+    /// The user's certificate.
+    #[error(transparent)]
+    Identity(#[from] TlsError),
     /// The daemon's answer.
     #[error("talk to symvirtd")]
     Http(#[source] HttpError),
@@ -148,20 +157,12 @@ fn print_json(value: &serde_json::Value) {
 
 async fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let json = arguments.json;
-    if let Command::Pki(PkiCommand::Init { dir, hosts }) = arguments.command {
-        let files = crate::pki::init(&dir, &hosts)?;
-        if json {
-            print_json(&serde_json::json!({ "files": files }));
-        } else {
-            for file in files {
-                say(file.display());
-            }
-        }
-        return Ok(Exit::Done);
+    if let Command::Pki(command) = arguments.command {
+        return pki(command, json);
     }
-    let daemon = Daemon::new(arguments.socket)?;
+    let daemon = Daemon::new(arguments.socket, arguments.remote, arguments.identity)?;
     match arguments.command {
-        Command::Pki(_) => Ok(Exit::Done),
+        Command::Pki(command) => pki(command, json),
         Command::Vm(VmCommand::Start { specs }) => vms::start(&daemon, &specs, json).await,
         Command::Vm(VmCommand::Stop { names }) => vms::stop(&daemon, &names, json).await,
         Command::Vm(VmCommand::Resume { name, .. }) => vms::resume(&daemon, &name, json).await,
@@ -178,4 +179,19 @@ async fn run(arguments: Arguments) -> Result<Exit, CliError> {
             coordinator_is_gone,
         } => operations::release(&daemon, &operation, coordinator_is_gone, json).await,
     }
+}
+
+fn pki(command: PkiCommand, json: bool) -> Result<Exit, CliError> {
+    let files = match command {
+        PkiCommand::Init { dir, hosts } => crate::pki::init(&dir, &hosts)?,
+        PkiCommand::User { name, role, dir } => crate::pki::user(&dir, &name, role.into())?,
+    };
+    if json {
+        print_json(&serde_json::json!({ "files": files }));
+    } else {
+        for file in files {
+            say(file.display());
+        }
+    }
+    Ok(Exit::Done)
 }

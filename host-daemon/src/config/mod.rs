@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use host::{Arguments, HcaConfig, HostConfig, PeerConfig, TlsFiles};
-pub use names::{ByteSize, GangName, HcaName, HostName, MacAddress, NameError, VmName};
+pub use names::{ByteSize, GangName, HcaName, HostName, MacAddress, NameError, UserName, VmName};
 pub use spec::{DiskFormat, DiskSpec, HcaRequest, NetSpec, VmSpec};
 
 /// Why a configuration file was refused.

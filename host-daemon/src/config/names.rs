@@ -90,6 +90,10 @@ name!(
     HostName
 );
 name!(
+    /// Somebody who may ask a daemon for something, as their certificate calls them.
+    UserName
+);
+name!(
     /// A VM; the same on every host.
     VmName
 );

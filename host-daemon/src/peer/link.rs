@@ -192,28 +192,7 @@ impl Peer {
     }
 
     async fn connect(&self) -> Result<http::Sender, PeerError> {
-        let address = self.address;
-        let failed = |source| PeerError::Connect { address, source };
-        let connecting = async {
-            let stream = TcpStream::connect(address).await.map_err(failed)?;
-            stream.set_nodelay(true).map_err(failed)?;
-            let name = ServerName::try_from(self.name.to_string())
-                .map_err(|error| failed(io::Error::other(error)))?;
-            let connector = TlsConnector::from(self.tls.client());
-            let stream =
-                connector.connect(name, stream).await.map_err(|error| {
-                    match tls_reason(&error) {
-                        Some(reason) => PeerError::Certificates { address, reason },
-                        None => failed(error),
-                    }
-                })?;
-            http::connect(stream)
-                .await
-                .map_err(|error| failed(io::Error::other(error)))
-        };
-        timeout(CONNECT_LIMIT, connecting)
-            .await
-            .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
+        connect(&self.name, self.address, &self.tls).await
     }
 
     /// Opens the byte stream of a guest on that host.
@@ -243,6 +222,39 @@ impl Peer {
             .map_err(io::Error::other)?;
         Ok(Box::new(TokioIo::new(upgraded)))
     }
+}
+
+/// Opens a connection to the daemon of `host`, which must show a certificate with that name.
+///
+/// # Errors
+/// [`PeerError::Connect`] and [`PeerError::Certificates`].
+pub async fn connect(
+    host: &HostName,
+    address: SocketAddr,
+    tls: &Tls,
+) -> Result<http::Sender, PeerError> {
+    let failed = |source| PeerError::Connect { address, source };
+    let connecting = async {
+        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let name = ServerName::try_from(host.to_string())
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let connector = TlsConnector::from(tls.client());
+        let stream =
+            connector
+                .connect(name, stream)
+                .await
+                .map_err(|error| match tls_reason(&error) {
+                    Some(reason) => PeerError::Certificates { address, reason },
+                    None => failed(error),
+                })?;
+        http::connect(stream)
+            .await
+            .map_err(|error| failed(io::Error::other(error)))
+    };
+    timeout(CONNECT_LIMIT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
 }
 
 /// How long a call may take.

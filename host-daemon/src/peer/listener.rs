@@ -14,7 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
-use super::tls::{PeerIdentity, Tls};
+use super::identity::Identity;
+use super::tls::Tls;
 use crate::config::HostName;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ const BACKLOG: usize = 16;
 
 /// Accepts connections whose client certificate the authority has signed.
 pub struct TlsListener {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, PeerIdentity)>,
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, Identity)>,
     address: SocketAddr,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -56,14 +57,14 @@ async fn accept_all(
     listener: TcpListener,
     tls: Tls,
     peers: Vec<HostName>,
-    ready: mpsc::Sender<(TlsStream<TcpStream>, PeerIdentity)>,
+    ready: mpsc::Sender<(TlsStream<TcpStream>, Identity)>,
 ) {
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: waiting is all that helps.
-                warn!(%error, "accept of a peer connection");
+                warn!(%error, "accept of a TLS connection");
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
@@ -77,7 +78,7 @@ async fn accept_all(
             match timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let chain = stream.get_ref().1.peer_certificates();
-                    let identity = PeerIdentity::of(chain.and_then(|chain| chain.first()), &peers);
+                    let identity = Identity::of(chain.and_then(|chain| chain.first()), &peers);
                     if ready.send((stream, identity)).await.is_err() {
                         debug!(%from, "connection accepted while the server ends");
                     }
@@ -91,7 +92,7 @@ async fn accept_all(
 
 impl Listener for TlsListener {
     type Io = TlsStream<TcpStream>;
-    type Addr = PeerIdentity;
+    type Addr = Identity;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.ready.recv().await {
@@ -102,7 +103,7 @@ impl Listener for TlsListener {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        Ok(PeerIdentity(None))
+        Ok(Identity::Unknown)
     }
 }
 
@@ -113,7 +114,7 @@ impl TlsListener {
     }
 }
 
-impl Connected<IncomingStream<'_, TlsListener>> for PeerIdentity {
+impl Connected<IncomingStream<'_, TlsListener>> for Identity {
     fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
         stream.remote_addr().clone()
     }

@@ -1,9 +1,11 @@
-//! The link between daemons: mutual TLS, and HTTP over it.
+//! Mutual TLS, and HTTP over it: the link between daemons, and how users at other machines reach one.
 
+mod identity;
 mod link;
 mod listener;
 mod tls;
 
-pub use link::{Peer, PeerError, UPGRADE};
+pub use identity::{Identity, Role, User};
+pub use link::{Peer, PeerError, UPGRADE, connect};
 pub use listener::TlsListener;
-pub use tls::{PeerIdentity, Tls, TlsError};
+pub use tls::{Tls, TlsError};

@@ -5,21 +5,21 @@
 //! connections that begin after that use what it found. Files that do not fit together, as in the
 //! middle of a replacement, change nothing.
 //!
-//! Does not decide what a peer may do: [`PeerIdentity`] is handed to the API with each connection.
+//! Does not decide what a peer may do: an [`Identity`](super::Identity) is handed to the API with each
+//! connection.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::{info, warn};
 
 use crate::api::error::chain;
-use crate::config::{HostName, TlsFiles};
+use crate::config::TlsFiles;
 
 /// Interval of looking at the files.
 const LOOK: Duration = Duration::from_secs(10);
@@ -193,24 +193,6 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError
         return Err(wrap(rustls::pki_types::pem::Error::NoItemsFound));
     }
     Ok(found)
-}
-
-/// Who is at the other end of a TLS connection: the configured peers that its certificate names.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerIdentity(pub Option<HostName>);
-
-impl PeerIdentity {
-    /// The one of `peers` whose name stands in `certificate`.
-    pub fn of(certificate: Option<&CertificateDer<'_>>, peers: &[HostName]) -> Self {
-        let Some(parsed) = certificate.and_then(|der| ParsedCertificate::try_from(der).ok()) else {
-            return Self(None);
-        };
-        let named = peers.iter().find(|peer| {
-            ServerName::try_from(peer.as_str())
-                .is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
-        });
-        Self(named.cloned())
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use hyper::Method;
@@ -13,6 +14,7 @@ use symvirt_host::config::HostConfig;
 use symvirt_host::daemon;
 use symvirt_host::http::{self, HttpError};
 use symvirt_host::operation::Phase;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -82,6 +84,61 @@ impl Bed {
     }
 }
 
+/// A daemon in a process of its own, whose log is read.
+pub struct Logged {
+    pub config: HostConfig,
+    log: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
+    /// Ends with it.
+    _process: tokio::process::Child,
+}
+
+impl Bed {
+    /// Starts the program, which then serves.
+    pub async fn start_logged(&self, name: &str) -> Logged {
+        let config = self.config(name, "pki", "1GiB");
+        let mut process = self
+            .command(name, &config)
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut logged = Logged {
+            config,
+            log,
+            _process: process,
+        };
+        logged.line_with("serving", "").await;
+        logged
+    }
+
+    fn command(&self, name: &str, config: &HostConfig) -> tokio::process::Command {
+        let file = self.folder.join(format!("{name}.toml"));
+        std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_symvirtd"));
+        command.arg("--config").arg(&file);
+        command
+    }
+}
+
+impl Logged {
+    /// The next line of the log with `what`. No line before it has `never` in it, unless that is
+    /// empty.
+    pub async fn line_with(&mut self, what: &str, never: &str) -> String {
+        let found = async {
+            loop {
+                let line = self.log.next_line().await.unwrap().expect("the log ends");
+                assert!(never.is_empty() || !line.contains(never), "{line}");
+                if line.contains(what) {
+                    return line;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, found).await.unwrap()
+    }
+}
+
 /// A daemon in a process of its own, which can be killed.
 pub struct Killable {
     process: tokio::process::Child,
@@ -92,13 +149,7 @@ impl Bed {
     /// Starts the program.
     pub async fn start_killable(&self, name: &str) -> Killable {
         let config = self.config(name, "pki", "1GiB");
-        let file = self.folder.join(format!("{name}.toml"));
-        std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-        let process = tokio::process::Command::new(env!("CARGO_BIN_EXE_symvirtd"))
-            .arg("--config")
-            .arg(&file)
-            .spawn()
-            .unwrap();
+        let process = self.command(name, &config).spawn().unwrap();
         let socket = daemon::socket_path(&config.state_dir);
         let started = async {
             while UnixStream::connect(&socket).await.is_err() {

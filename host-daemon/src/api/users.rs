@@ -1,4 +1,4 @@
-//! The API on the local socket.
+//! The API for users: on the local socket, and over TLS as far as their role allows.
 //!
 //! | request | does |
 //! |---|---|
@@ -40,8 +40,8 @@ type Answer<T> = Result<Json<T>, ApiError>;
 /// Shortest time between two events of one stream.
 const PACE: Duration = Duration::from_millis(100);
 
-/// The routes of the local socket.
-pub fn router(daemon: Arc<Daemon>) -> Router {
+/// The routes for users. Whoever serves them says who asks: [`Caller`](super::audit::Caller).
+pub fn routes(daemon: Arc<Daemon>) -> Router {
     Router::new()
         .route("/v1/host", get(host))
         .route("/v1/vms", get(vms).post(start_vm))
@@ -54,7 +54,6 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/reservations/{id}", axum::routing::delete(release))
         .route("/v1/retries", get(retries))
         .route("/v1/retries/{id}", axum::routing::delete(give_up))
-        .fallback(super::unknown_path)
         .layer(from_fn(attributed))
         .with_state(daemon)
 }
