@@ -6,6 +6,7 @@ mod guests;
 mod host;
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use symvirt_host::operation::driver::{Log, drive};
@@ -77,11 +78,15 @@ impl Setting {
     }
 }
 
-struct Stopped;
+/// A clock that jumps by any amount, forth and back, each time that it is read: nothing that is done
+/// to VMs may depend on it.
+#[derive(Default)]
+struct Jumping(AtomicU64);
 
-impl Clock for Stopped {
+impl Clock for Jumping {
     fn now_ms(&self) -> u64 {
-        0
+        let reading = self.0.fetch_add(1, Ordering::Relaxed);
+        reading.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
@@ -200,7 +205,7 @@ impl Incarnation {
         };
         let hosts: [Arc<dyn Host>; 2] = [host("a"), Arc::new(Patient::new(host("b")))];
         let guests: Arc<dyn Guests> = Arc::new(SimulatedGuests::new(world.clone()));
-        let crew = Crew::new(plan.clone(), &state, hosts, guests, Arc::new(Stopped));
+        let crew = Crew::new(plan.clone(), &state, hosts, guests, Arc::new(Jumping::default()));
         if restarted {
             crew.take_up(&state);
         }
