@@ -35,6 +35,14 @@ pub struct Job {
     pub place: Place,
 }
 
+/// See [`Mpi::other_compilers`].
+pub(crate) struct OtherCompilers {
+    /// C++.
+    pub cxx: String,
+    /// All Fortrans.
+    pub fortran: String,
+}
+
 impl Job {
     /// Runs it as it is, without switches, for at most `limit`.
     ///
@@ -109,6 +117,15 @@ impl Mpi {
             format!("-Wl,-rpath,{libraries}")
         });
         (self.tool("mpicc"), more.into_iter().collect())
+    }
+
+    /// The compilers of other languages than C, where they are there: with the MPIs of this
+    /// machine's Debian.
+    pub(crate) fn other_compilers(self) -> Option<OtherCompilers> {
+        matches!(self, Mpi::OpenMpi4 | Mpi::Mpich40).then(|| OtherCompilers {
+            cxx: self.tool("mpicxx"),
+            fortran: self.tool("mpif90"),
+        })
     }
 
     /// A program of `tests/apps` on `ranks` ranks, with all its traffic over UCX. `environment` is

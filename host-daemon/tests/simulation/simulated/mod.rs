@@ -205,7 +205,13 @@ impl Incarnation {
         };
         let hosts: [Arc<dyn Host>; 2] = [host("a"), Arc::new(Patient::new(host("b")))];
         let guests: Arc<dyn Guests> = Arc::new(SimulatedGuests::new(world.clone()));
-        let crew = Crew::new(plan.clone(), &state, hosts, guests, Arc::new(Jumping::default()));
+        let crew = Crew::new(
+            plan.clone(),
+            &state,
+            hosts,
+            guests,
+            Arc::new(Jumping::default()),
+        );
         if restarted {
             crew.take_up(&state);
         }
