@@ -7,12 +7,17 @@
 
 mod vms;
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use symvirt_host::config::{HcaConfig, MacAddress, VmSpec};
+use symvirt_host::config::{HcaConfig, MacAddress, PeerConfig, TlsFiles, VmSpec};
+use symvirt_host::peer::Role;
+use symvirt_host::pki;
+use symvirt_host::vm::credentials::{self, End};
 use symvirt_host::vm::hca::{self, HcaError};
 use symvirt_host::vm::{Instance, Origin, VmError, template};
 use symvirt_qmp::Client;
@@ -219,6 +224,94 @@ async fn source_and_destination_coexist_and_the_vm_crosses() {
     target.stop(Some(&to), LIMIT).await.unwrap();
     host.vms.clear(&target).await.unwrap();
     assert_eq!(host.leftovers(), [""; 0]);
+}
+
+/// Sends a VM to a QEMU of host a that waits for one of host b's, with the certificate of `sender`.
+async fn sent_by(sender: TlsFiles, pki: &Path) -> Result<(), MigrateError> {
+    let host = Host::new();
+    let (source, from) = host.vms.start(&host.spec(), Origin::Boot).await.unwrap();
+    let waiting = host.vms.start(&host.spec(), Origin::Incoming).await;
+    let (target, to) = waiting.unwrap();
+    let address = "127.0.0.1:7420".parse().unwrap();
+    let name = "b".parse().unwrap();
+    let peers = [PeerConfig { name, address }];
+    let (mut there, mut here) = (Settings::live(), Settings::live());
+    let (end, a) = (End::Server(&peers), tls_files(pki, "a"));
+    credentials::install(&to, target.files.directory(), &a, end, &mut there)
+        .await
+        .unwrap();
+    let name = "a".parse().unwrap();
+    let end = End::Client(&name);
+    credentials::install(&from, source.files.directory(), &sender, end, &mut here)
+        .await
+        .unwrap();
+    let endpoint = Endpoint::Unix(host.folder.path().join("stream"));
+    let _incoming = Incoming::listen(&to, &endpoint, &there).await.unwrap();
+    let outgoing = Outgoing::start(&from, &endpoint, &here, OFTEN)
+        .await
+        .unwrap();
+    let sent = outgoing.finish(LIMIT).await.map(drop);
+    for (vm, client) in [(&source, &from), (&target, &to)] {
+        vm.stop(Some(client), LIMIT).await.unwrap();
+        host.vms.clear(vm).await.unwrap();
+    }
+    sent
+}
+
+fn tls_files(pki: &Path, name: &str) -> TlsFiles {
+    let file = |end: &str| pki.join(format!("{name}.{end}"));
+    TlsFiles {
+        ca: pki.join("ca.pem"),
+        cert: file("pem"),
+        key: file("key"),
+    }
+}
+
+fn authority() -> tempfile::TempDir {
+    let pki = tempfile::tempdir().unwrap();
+    let host = |name: &str| (name.parse().unwrap(), [127, 0, 0, 1].into());
+    pki::init(pki.path(), &[host("a"), host("b")]).unwrap();
+    pki
+}
+
+#[tokio::test]
+async fn a_vm_is_taken_from_a_peer() {
+    in_namespace!("a_vm_is_taken_from_a_peer");
+    let pki = authority();
+    let sent = sent_by(tls_files(pki.path(), "b"), pki.path()).await;
+    sent.unwrap();
+}
+
+#[tokio::test]
+async fn no_vm_is_taken_from_a_user_who_is_called_like_a_peer() {
+    in_namespace!("no_vm_is_taken_from_a_user_who_is_called_like_a_peer");
+    let pki = authority();
+    user_for_every_use(pki.path(), "b", Role::Viewer);
+    let user = TlsFiles {
+        cert: pki.path().join("user.pem"),
+        key: pki.path().join("user.key"),
+        ..tls_files(pki.path(), "b")
+    };
+    sent_by(user, pki.path()).await.unwrap_err();
+}
+
+/// As an authority of a site's own may make it, where ours allows less.
+fn user_for_every_use(pki: &Path, name: &str, role: Role) {
+    let read = |file: &str| std::fs::read_to_string(pki.join(file)).unwrap();
+    let authority = KeyPair::from_pem(&read("ca.key")).unwrap();
+    let authority = Issuer::from_ca_cert_pem(&read("ca.pem"), authority).unwrap();
+    let mut params = CertificateParams::default();
+    let subject = &mut params.distinguished_name;
+    subject.push(DnType::CommonName, name);
+    subject.push(DnType::OrganizationalUnitName, role.unit());
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    std::fs::write(pki.join("user.pem"), certificate.pem()).unwrap();
+    std::fs::write(pki.join("user.key"), key.serialize_pem()).unwrap();
 }
 
 fn stand_in(bridge: &str) -> HcaConfig {

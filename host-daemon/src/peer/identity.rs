@@ -28,7 +28,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
     /// The organizational unit that gives this role.
     pub fn unit(self) -> &'static str {

@@ -3,7 +3,7 @@
 //! QEMU reads fixed names in a directory (`docs/system/tls.rst`): links to the configured files are
 //! made in that of the instance, anew for each migration, so that replaced certificates are used
 //! from the next one on. The source checks that the certificate names the destination's host, the
-//! destination that its subject's common name is a configured peer's.
+//! destination that its subject's common name is a configured peer's, and that it is not a user's.
 //!
 //! ```text
 //!   STATE_DIR/vms/vm1.0badcafe/tls/  ca-cert.pem  server-cert.pem  server-key.pem
@@ -20,6 +20,7 @@ use symvirt_qmp::migration::Settings;
 use symvirt_qmp::{Client, objects};
 
 use crate::config::{HostName, PeerConfig, TlsFiles};
+use crate::peer::Role;
 
 const ID: &str = "symvirt-tls";
 /// QEMU's list of who may connect.
@@ -105,20 +106,30 @@ pub async fn install(
     Ok(())
 }
 
-/// Who may send a VM: whose subject has a peer's name as its common name, wherever in it.
+/// Who may send a VM: whose subject has a peer's name as its common name, wherever in it, and gives
+/// no role. Users choose their names. The first rule that fits decides.
 fn allowed(peers: &[PeerConfig]) -> Value {
-    let rules = peers.iter().flat_map(|peer| {
+    let rule = |pattern: String, policy: &str| {
+        let format = if pattern.contains('*') {
+            "glob"
+        } else {
+            "exact"
+        };
+        json!({ "match": pattern, "policy": policy, "format": format })
+    };
+    let users = Role::ALL.map(|role| rule(format!("*OU={}*", role.unit()), "deny"));
+    let peers = peers.iter().flat_map(|peer| {
         let name = format!("CN={}", peer.name);
-        let glob = |pattern: String| (pattern, "glob");
         [
-            (name.clone(), "exact"),
-            glob(format!("{name},*")),
-            glob(format!("*,{name}")),
-            glob(format!("*,{name},*")),
+            name.clone(),
+            format!("{name},*"),
+            format!("*,{name}"),
+            format!("*,{name},*"),
         ]
     });
-    let rules = rules
-        .map(|(pattern, format)| json!({ "match": pattern, "policy": "allow", "format": format }));
+    let rules = users
+        .into_iter()
+        .chain(peers.map(|pattern| rule(pattern, "allow")));
     json!({
         "qom-type": "authz-list",
         "id": PEERS,
