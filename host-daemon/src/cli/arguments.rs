@@ -39,9 +39,9 @@ pub(super) struct Arguments {
     /// Socket of the daemon on this host
     #[arg(long, global = true, env = "SYMVIRT_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The daemon of another host, over TLS; needs --identity
+    /// The daemon of another host instead, over TLS; needs --identity
     #[arg(long, global = true, env = "SYMVIRT_REMOTE", value_name = "HOST=ADDRESS:PORT",
-          value_parser = named::<HostName, SocketAddr>, conflicts_with = "socket")]
+          value_parser = named::<HostName, SocketAddr>)]
     pub remote: Option<(HostName, SocketAddr)>,
     /// For --remote: your certificate, as `symvirt pki user` makes it. Beside it are its key (with
     /// .key for .pem) and the authority's certificate, ca.pem
