@@ -23,8 +23,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use crate::config::{HostName, UserName};
-use crate::peer::Role;
+use crate::config::{HostName, Role, UserName};
 
 /// Why certificates were not made.
 #[derive(Debug, thiserror::Error)]

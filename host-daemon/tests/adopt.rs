@@ -5,6 +5,7 @@
 mod agent;
 #[allow(dead_code)] // Shared with other test programs.
 mod daemons;
+mod namespace;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
@@ -12,11 +13,12 @@ use std::sync::Arc;
 
 use agent::{Agents, join};
 use daemons::{Bed, LIMIT};
+use namespace::inside_namespace;
 use symvirt_host::guest::{Gang, GangView, Gangs};
 use symvirt_host::host::LocalHost;
 use symvirt_host::operation::Target;
 use symvirt_host::operation::effects::{Guests, HandOver, Host as _, HostCall};
-use vms::{Host, inside_namespace};
+use vms::Host;
 
 async fn until(gang: &Gang, enough: impl Fn(&GangView) -> bool) {
     let waited = async {

@@ -3,14 +3,16 @@
 
 #[allow(dead_code)] // Shared with other test programs.
 mod daemons;
+mod namespace;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
-use daemons::{Bed, Running, loopback_up, migrate};
+use daemons::{Bed, Running, migrate};
+use namespace::inside_namespace;
 use serde_json::{Value, json};
 use symvirt_host::api::model::{VmInfo, VmState};
 use symvirt_host::operation::Phase;
-use vms::{Host, inside_namespace};
+use vms::Host;
 
 /// A VM of the gang `job` that needs no HCA.
 fn spec(host: &Host, name: &str, mac: &str) -> Value {
@@ -24,7 +26,6 @@ fn spec(host: &Host, name: &str, mac: &str) -> Value {
 }
 
 fn ready() -> (Host, Bed) {
-    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     (host, bed)

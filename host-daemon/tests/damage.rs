@@ -3,16 +3,18 @@
 
 #[allow(dead_code)] // Shared with other test programs.
 mod daemons;
+mod namespace;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
 use std::path::Path;
 
-use daemons::{Bed, Running, loopback_up, migrate};
+use daemons::{Bed, Running, migrate};
+use namespace::inside_namespace;
 use serde_json::{Value, json};
 use symvirt_host::api::model::VmState;
 use symvirt_host::operation::Phase;
-use vms::{Host, inside_namespace};
+use vms::Host;
 
 /// A VM that needs nothing, of a gang of its own.
 fn spec(host: &Host, n: usize) -> Value {
@@ -56,7 +58,6 @@ async fn a_damaged_journal_keeps_operations_from_its_own_gang_only() {
     if !inside_namespace("a_damaged_journal_keeps_operations_from_its_own_gang_only") {
         return;
     }
-    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     let a = bed.start("a").await;

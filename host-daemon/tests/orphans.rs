@@ -3,14 +3,16 @@
 
 #[allow(dead_code)] // Shared with other test programs.
 mod daemons;
+mod namespace;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
 use std::io;
 use std::sync::Arc;
 
-use daemons::{Bed, loopback_up, migrate};
+use daemons::{Bed, migrate};
 use futures_util::future::BoxFuture;
+use namespace::inside_namespace;
 use serde_json::{Value, json};
 use symvirt_host::api::model::VmState;
 use symvirt_host::config::{HostName, VmName};
@@ -20,7 +22,7 @@ use symvirt_host::operation::effects::{
     Crossing, Host as _, HostCall, HostError, HostReply, Streams,
 };
 use symvirt_host::operation::{Denial, OperationId, Phase};
-use vms::{Host, inside_namespace};
+use vms::Host;
 
 /// A VM of the gang `job` that needs nothing.
 fn spec(host: &Host) -> Value {
@@ -32,7 +34,6 @@ fn spec(host: &Host) -> Value {
 }
 
 fn ready() -> (Host, Bed) {
-    loopback_up();
     let host = Host::new();
     let bed = Bed::new(host.folder.path());
     (host, bed)

@@ -5,17 +5,18 @@
     reason = "a test fails by panicking, in its fixtures too"
 )]
 
+mod namespace;
 mod vms;
 
 use std::path::Path;
 use std::time::Duration;
 
+use namespace::inside_namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use symvirt_host::config::{HcaConfig, MacAddress, PeerConfig, TlsFiles, VmSpec};
-use symvirt_host::peer::Role;
+use symvirt_host::config::{HcaConfig, MacAddress, PeerConfig, Role, TlsFiles, VmSpec};
 use symvirt_host::pki;
 use symvirt_host::vm::credentials::{self, End};
 use symvirt_host::vm::hca::{self, HcaError};
@@ -24,7 +25,7 @@ use symvirt_qmp::Client;
 use symvirt_qmp::commands::{self, RunState};
 use symvirt_qmp::hotplug::{UnplugError, Unplugged};
 use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Outgoing, Settings};
-use vms::{Host, LIMIT, console, inside_namespace, taps};
+use vms::{Host, LIMIT, console, taps};
 
 const OFTEN: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_millis(300);

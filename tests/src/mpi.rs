@@ -35,14 +35,6 @@ pub struct Job {
     pub place: Place,
 }
 
-/// See [`Mpi::other_compilers`].
-pub(crate) struct OtherCompilers {
-    /// C++.
-    pub cxx: String,
-    /// All Fortrans.
-    pub fortran: String,
-}
-
 impl Job {
     /// Runs it as it is, without switches, for at most `limit`.
     ///
@@ -52,6 +44,14 @@ impl Job {
         let mut command = self.place.command(&self.words[0]);
         job::run(command.args(&self.words[1..]), limit)
     }
+}
+
+/// See [`Mpi::other_compilers`].
+pub(crate) struct OtherCompilers {
+    /// C++.
+    pub cxx: String,
+    /// All Fortrans.
+    pub fortran: String,
 }
 
 impl Mpi {

@@ -17,7 +17,8 @@ use tracing::warn;
 
 use super::audit::Caller;
 use super::error::{ApiError, Problem};
-use crate::peer::{Identity, Role};
+use crate::config::Role;
+use crate::peer::Identity;
 
 /// What operators change.
 const OPERATIONS: [&str; 2] = ["/v1/operations", "/v1/retries"];

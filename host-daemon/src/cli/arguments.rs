@@ -7,9 +7,8 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ByteSize, GangName, HostName, UserName, VmName};
+use crate::config::{ByteSize, GangName, HostName, Role, UserName, VmName};
 use crate::operation::{Compress, IfNotConverging, Limits, Mode, OperationId, Target};
-use crate::peer::Role;
 
 const ABOUT: &str = "Moves running MPI jobs, with the VMs they run in, between hosts";
 

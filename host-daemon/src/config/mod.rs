@@ -5,6 +5,7 @@
 
 mod host;
 mod names;
+mod role;
 mod spec;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 pub use host::{Arguments, HcaConfig, HostConfig, PeerConfig, TlsFiles};
 pub use names::{ByteSize, GangName, HcaName, HostName, MacAddress, NameError, UserName, VmName};
+pub use role::Role;
 pub use spec::{DiskFormat, DiskSpec, HcaRequest, NetSpec, VmSpec};
 
 /// Why a configuration file was refused.

@@ -13,47 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::ParsedCertificate;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate};
 
-use crate::config::{HostName, UserName};
-
-/// What a user may ask for; each may all that those before it may.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Role {
-    /// To see.
-    Viewer,
-    /// To start and cancel operations: a scheduler that drains hosts.
-    Operator,
-    /// To start and end VMs, whose specifications name files of the host, and to say what no daemon
-    /// can know.
-    Admin,
-}
-
-impl Role {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
-
-    /// The organizational unit that gives this role.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Viewer => "symvirt-viewer",
-            Self::Operator => "symvirt-operator",
-            Self::Admin => "symvirt-admin",
-        }
-    }
-
-    fn of_unit(unit: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.unit() == unit)
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::Admin => "admin",
-        })
-    }
-}
+use crate::config::{HostName, Role, UserName};
 
 /// Somebody with a certificate of their own.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,7 +5,7 @@ mod link;
 mod listener;
 mod tls;
 
-pub use identity::{Identity, Role, User};
+pub use identity::{Identity, User};
 pub use link::{Peer, PeerError, UPGRADE, connect};
 pub use listener::TlsListener;
 pub use tls::{Tls, TlsError};

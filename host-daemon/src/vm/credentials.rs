@@ -19,8 +19,7 @@ use serde_json::{Map, Value, json};
 use symvirt_qmp::migration::Settings;
 use symvirt_qmp::{Client, objects};
 
-use crate::config::{HostName, PeerConfig, TlsFiles};
-use crate::peer::Role;
+use crate::config::{HostName, PeerConfig, Role, TlsFiles};
 
 const ID: &str = "symvirt-tls";
 /// QEMU's list of who may connect.

@@ -1,6 +1,6 @@
 //! Daemons of a test: in this process, with sockets, certificates and QEMUs that are real.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -29,24 +29,17 @@ pub fn pki(directory: &Path) {
     symvirt_host::pki::init(directory, &hosts).unwrap();
 }
 
-/// A port that nobody has; the namespace is the test's own.
-pub fn free_port() -> SocketAddr {
-    let bound = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    bound.local_addr().unwrap()
+/// Where the hosts listen: in the test's own namespace, and below the ports that the kernel hands
+/// out.
+const ADDRESSES: [SocketAddr; 2] = [address(7001), address(7002)];
+
+const fn address(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// In the namespace of a test: its daemons and QEMUs reach each other.
-pub fn loopback_up() {
-    let up = std::process::Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status();
-    assert!(up.unwrap().success());
-}
-
-/// Where the daemons of a test are.
+/// Where the daemons of a test are. They listen, so the test is in a namespace of its own.
 pub struct Bed {
     pub folder: PathBuf,
-    addresses: [SocketAddr; 2],
 }
 
 impl Bed {
@@ -54,7 +47,6 @@ impl Bed {
         pki(&folder.join("pki"));
         Self {
             folder: folder.to_owned(),
-            addresses: [free_port(), free_port()],
         }
     }
 
@@ -67,14 +59,14 @@ impl Bed {
             "host": name,
             "state_dir": self.folder.join(format!("state-{name}")),
             "bridge": "br0",
-            "listen": self.addresses[index],
+            "listen": ADDRESSES[index],
             "memory": memory,
             "tls": {
                 "ca": file("ca.pem"),
                 "cert": file(&format!("{name}.pem")),
                 "key": file(&format!("{name}.key")),
             },
-            "peer": [{ "name": peer, "address": self.addresses[1 - index] }],
+            "peer": [{ "name": peer, "address": ADDRESSES[1 - index] }],
         }))
         .unwrap()
     }
@@ -249,13 +241,11 @@ impl Running {
         .await
     }
 
-    #[allow(dead_code)] // Not every test program asks.
     pub async fn operations(&self) -> Vec<OperationInfo> {
         self.ask(Method::GET, "/v1/operations", None).await.unwrap()
     }
 
     /// The operations that have something reserved there.
-    #[allow(dead_code)] // Not every test program asks.
     pub async fn reserved(&self) -> Vec<String> {
         let host: HostInfo = self.ask(Method::GET, "/v1/host", None).await.unwrap();
         let reserved = host.reserved.into_iter();
@@ -263,7 +253,6 @@ impl Running {
     }
 
     /// Gives back what an operation has reserved there.
-    #[allow(dead_code)] // Not every test program does.
     pub async fn release(
         &self,
         operation: &OperationInfo,

@@ -12,35 +12,6 @@ use tempfile::TempDir;
 /// Long enough for a busy machine; nothing here waits that long when all is well.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-const INSIDE: &str = "SYMVIRT_TEST_NAMESPACE";
-
-/// Runs the test `name` in namespaces of its own (network, processes), by starting this program
-/// again there; with it the kernel ends every QEMU and removes every tap. True in there.
-pub fn inside_namespace(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let mut unshare = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let test = std::env::current_exe().unwrap();
-    let output = unshare
-        .args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
-        .arg(test)
-        .args([name, "--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare of util-linux is needed for this test");
-    assert!(
-        output.status.success(),
-        "in the namespace:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    false
-}
-
 /// Host of a test.
 pub struct Host {
     pub vms: Vms,
