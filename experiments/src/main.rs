@@ -50,12 +50,15 @@ enum Command {
         #[arg(default_value_t = 60)]
         minutes: u64,
     },
-    /// Daemons, agents and QEMUs killed, the link cut, in every phase of crossings, until the time
-    /// is over
+    /// Daemons, agents, ranks and QEMUs killed or standing still, the link cut, in every phase of
+    /// crossings, until the time is over
     Faults {
         /// For how long
         #[arg(long, default_value_t = 30)]
         minutes: u64,
+        /// Of their order; without it, a new one, which is printed
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Remove what `up` made, and what crashed runs left
     Down,
@@ -117,7 +120,10 @@ fn run() -> anyhow::Result<bool> {
         }
         Command::Shell { place } => shell(&place),
         Command::Soak { minutes } => scenario::soak(Duration::from_secs(60 * minutes)),
-        Command::Faults { minutes } => scenario::faults(Duration::from_secs(60 * minutes)),
+        Command::Faults { minutes, seed } => {
+            let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+            scenario::faults(Duration::from_secs(60 * minutes), seed)
+        }
         Command::Down => {
             println!("removed {} test bed(s)", ledger::remove_all()?);
             Ok(true)

@@ -38,7 +38,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::job::{Job, Mpi};
+use crate::job::{Job, Mpi, Outcome};
+use crate::lab::guest::Guest;
 use crate::lab::{Lab, Plan};
 use crate::lab_dir::LabDir;
 use crate::traffic::{Sample, Traffic, Transport};
@@ -51,6 +52,8 @@ use probe::Bound;
 const BEGINS: Duration = Duration::from_secs(120);
 /// Time for hpcc to end after the last crossing.
 const ENDS: Duration = Duration::from_secs(1500);
+/// How often it is told how far hpcc is.
+const TELLS: Duration = Duration::from_secs(20);
 
 /// How much of the demo is played.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,7 +182,7 @@ fn hpcc(
         }
     }
     println!("  hpcc runs to its end");
-    let outcome = job.wait(ENDS).context("hpcc does not end")?;
+    let outcome = wait_telling(&mut job, &lab.guests[0])?;
     claims.note(
         "hpcc: exit status 0",
         outcome.success,
@@ -196,6 +199,18 @@ fn hpcc(
         verdict.to_string(),
     );
     Ok(())
+}
+
+/// Waits for hpcc's end, and says from time to time how far it is: HPL takes minutes.
+fn wait_telling(job: &mut Job, launcher: &Guest) -> anyhow::Result<Outcome> {
+    let begun = Instant::now();
+    while begun.elapsed() < ENDS {
+        if let Some(outcome) = job.wait(TELLS) {
+            return Ok(outcome);
+        }
+        println!("    HPL so far: {}", hpl::verdict(launcher)?.checks());
+    }
+    bail!("hpcc does not end")
 }
 
 fn wait_for(transport: Transport, job: &mut Job, traffic: &Traffic) -> anyhow::Result<()> {

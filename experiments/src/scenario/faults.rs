@@ -1,5 +1,6 @@
-//! `symvirt-lab faults`: daemons, agents and QEMUs killed or standing still, and the link between the
-//! hosts cut, in every phase of crossings, until the time is over; a table of what became of them.
+//! `symvirt-lab faults`: daemons, agents, ranks and QEMUs killed or standing still, and the link
+//! between the hosts cut, in every phase of crossings, in an order of chance, until the time is
+//! over; a table of what became of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -52,6 +53,8 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
         Victim::Link,
         Victim::SilentQemu,
         Victim::SilentDestination,
+        Victim::SilentAgent,
+        Victim::SilentRank,
     ];
     let phases = live.chain(hold);
     let replaced = phases.flat_map(|(mode, at)| victims.map(|victim| (mode, victim, at)));
@@ -67,17 +70,22 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
     .collect()
 }
 
-/// Kills until `time` is over; `Ok(true)` if the job then ends verified.
+/// Kills until `time` is over, in the order of `seed`; `Ok(true)` if the job then ends verified.
 ///
 /// # Errors
 /// The first crossing that does not end as it may.
-pub fn faults(time: Duration) -> anyhow::Result<bool> {
+pub fn faults(time: Duration, seed: u64) -> anyhow::Result<bool> {
+    println!("--seed {seed}");
+    let mut chance = fastrand::Rng::with_seed(seed);
+    let mut there = [kills("a", "b"), kills("b", "a")].map(|mut kills| {
+        chance.shuffle(&mut kills);
+        kills.into_iter().cycle()
+    });
     let bed = at_home(None)?;
     let seconds = (time + MARGIN).as_secs();
     let mut job = bed.job(&format!("halo --seconds {seconds}"))?;
     let begun = Instant::now();
     let mut rows: BTreeMap<(Victim, &str, Phase), Row> = BTreeMap::new();
-    let mut there = [kills("a", "b"), kills("b", "a")].map(|kills| kills.into_iter().cycle());
     let mut at_b = false;
     while begun.elapsed() < time {
         let kill = there[usize::from(at_b)].next();

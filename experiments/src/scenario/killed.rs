@@ -44,6 +44,10 @@ pub(super) enum Victim {
     SilentQemu,
     /// The same of the destination's daemon.
     SilentDestination,
+    /// The same of the agent in the first guest.
+    SilentAgent,
+    /// The same of the ranks there.
+    SilentRank,
 }
 
 /// One crossing in which somebody is killed.
@@ -61,7 +65,12 @@ impl Kill {
     fn may_end(&self, phase: Phase) -> bool {
         match self.victim {
             Victim::Coordinator | Victim::Destination | Victim::WaitingQemu => phase == Phase::Done,
-            Victim::Agent | Victim::Link | Victim::SilentQemu | Victim::SilentDestination => {
+            Victim::Agent
+            | Victim::Link
+            | Victim::SilentQemu
+            | Victim::SilentDestination
+            | Victim::SilentAgent
+            | Victim::SilentRank => {
                 matches!(phase, Phase::Done | Phase::RolledBack | Phase::Degraded)
             }
         }
@@ -128,6 +137,8 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
                 Victim::Link => bed.lab.cut_link(CUT)?,
                 Victim::SilentQemu => stand_still(first_qemu(bed, from)?)?,
                 Victim::SilentDestination => stand_still(to.pid().context("no daemon")?)?,
+                Victim::SilentAgent => stand_still_inside(bed, "symvirt-guest")?,
+                Victim::SilentRank => stand_still_inside(bed, "halo")?,
             }
             Ok(at)
         });
@@ -180,6 +191,17 @@ fn stand_still(process: Pid) -> anyhow::Result<()> {
     kill(process, Signal::SIGSTOP)?;
     std::thread::sleep(CUT);
     Ok(kill(process, Signal::SIGCONT)?)
+}
+
+/// The same in the first guest, of what is called `program`. Guests may be out of reach meanwhile:
+/// the end of the standstill is the guest's own affair.
+fn stand_still_inside(bed: &Bed, program: &str) -> anyhow::Result<()> {
+    let seconds = CUT.as_secs();
+    bed.lab.guests[0].run(&format!(
+        "pkill -STOP -x {program} && \
+         {{ (sleep {seconds}; pkill -CONT -x {program}) >/dev/null 2>&1 </dev/null & }}"
+    ))?;
+    Ok(())
 }
 
 /// The journals of a host's operations.
