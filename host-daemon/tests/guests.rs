@@ -135,6 +135,27 @@ async fn a_device_report_is_kept_until_the_next_is_asked_for() {
 }
 
 #[tokio::test]
+async fn guests_say_how_much_page_cache_they_have_dropped_each_time_anew() {
+    let agents = Agents::new();
+    let gang = gang(&agents);
+    for vm in ["vm1", "vm2"] {
+        gang.attach(&vm.parse().unwrap(), &"a".parse().unwrap());
+    }
+    agents.play("vm1", "a", vec![]).await;
+    until(&gang, |view| {
+        view.guests
+            .values()
+            .any(|guest| matches!(guest.agent, AgentView::Present { .. }))
+    })
+    .await;
+    for _ in 0..2 {
+        // Of vm2 nothing was ever heard: nobody waits for it.
+        let dropped = gang.drop_cache(LIMIT).await;
+        assert_eq!(dropped, [("vm1".parse().unwrap(), 4096)].into());
+    }
+}
+
+#[tokio::test]
 async fn an_agent_of_another_version_is_named_as_such() {
     let agents = Agents::new();
     let gang = gang(&agents);

@@ -124,6 +124,14 @@ const LONG: &[Scenario] = &[
         run: convergence::slowed,
     },
     Scenario {
+        name: "page_caches_are_dropped_and_not_copied",
+        run: convergence::page_cache,
+    },
+    Scenario {
+        name: "copies_that_share_a_bandwidth_keep_to_it_and_are_ready_together",
+        run: convergence::shared,
+    },
+    Scenario {
         name: "a_copy_may_be_compressed_and_its_vms_slowed_down",
         run: convergence::compressed,
     },

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{ByteSize, GangName, HostName, Role, UserName, VmName};
-use crate::operation::{Compress, IfNotConverging, Limits, Mode, OperationId, Target};
+use crate::operation::{Compress, DropCache, IfNotConverging, Limits, Mode, OperationId, Target};
 
 const ABOUT: &str = "Moves running MPI jobs, with the VMs they run in, between hosts";
 
@@ -240,6 +240,10 @@ pub(super) struct Bounds {
     /// Compress what is copied. auto: if either bandwidth is below 48MiB
     #[arg(long, value_enum, default_value = "auto")]
     pub compress: CompressName,
+    /// Let the guests forget files that they can read again before they are copied (those with a
+    /// balloon). auto: if either bandwidth is below 1 Gbit/s
+    #[arg(long, value_enum, default_value = "auto")]
+    pub drop_page_cache: DropCacheName,
     #[command(flatten)]
     pub switch: SwitchBounds,
 }
@@ -257,6 +261,7 @@ impl Bounds {
             if_not_converging: self.if_not_converging.into(),
             throttle: self.throttle,
             compress: self.compress.into(),
+            drop_cache: self.drop_page_cache.into(),
         }
     }
 }
@@ -306,6 +311,23 @@ impl From<CompressName> for Compress {
             CompressName::Auto => Self::Auto,
             CompressName::Off => Self::Off,
             CompressName::Zstd => Self::Zstd,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum, Debug)]
+pub(super) enum DropCacheName {
+    Auto,
+    Off,
+    On,
+}
+
+impl From<DropCacheName> for DropCache {
+    fn from(name: DropCacheName) -> Self {
+        match name {
+            DropCacheName::Auto => Self::Auto,
+            DropCacheName::Off => Self::Off,
+            DropCacheName::On => Self::On,
         }
     }
 }

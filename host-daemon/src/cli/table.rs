@@ -133,6 +133,9 @@ fn measured(report: &Report) -> String {
             vm.passes,
             vm.waited_ms
         ));
+        if let Some(dropped) = vm.cache_dropped {
+            row(format!("   page cache: {} dropped before", bytes(dropped)));
+        }
         if let (Some(before), Some(after)) = (&vm.before, &vm.after) {
             row(format!(
                 "   before: {}   after: {}",

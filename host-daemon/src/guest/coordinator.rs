@@ -38,6 +38,8 @@ pub(super) enum Command {
     Detach { vm: VmName, lost: bool },
     /// Ask for a device report.
     Ask { vm: VmName },
+    /// Let the guest's kernel forget what it can read again.
+    DropCache { vm: VmName },
     /// The guests that make up the gang, for a recovery.
     Expect { vms: Vec<VmName> },
     /// Start a switch, a hold, a rebuild, or a recovery.
@@ -162,6 +164,7 @@ impl Coordinator {
                 });
                 self.send(&vm, ToAgent::ReportDevices);
             }
+            Command::DropCache { vm } => self.send(&vm, ToAgent::DropCache),
             Command::Expect { vms } => {
                 self.expected = vms.iter().map(|vm| GuestId(vm.to_string())).collect();
             }

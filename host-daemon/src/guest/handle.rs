@@ -50,6 +50,8 @@ pub struct GuestView {
     pub agent: AgentView,
     /// The latest report of its devices.
     pub devices: Option<DeviceReport>,
+    /// By how much its page cache has shrunk since it was last to be dropped, in bytes.
+    pub cache_dropped: Option<u64>,
     /// It owes an answer, and nothing was heard of it for some time.
     pub silent: bool,
 }
@@ -223,6 +225,37 @@ impl Guests for Gang {
             }
         });
         self.tell(Command::Ask { vm: vm.clone() });
+    }
+
+    fn drop_cache(&self, limit: Duration) -> BoxFuture<'_, BTreeMap<VmName, u64>> {
+        let mut asked = Vec::new();
+        self.view.send_modify(|view| {
+            for (vm, guest) in &mut view.guests {
+                guest.cache_dropped = None;
+                if matches!(guest.agent, AgentView::Present { .. }) {
+                    asked.push(vm.clone());
+                }
+            }
+        });
+        for vm in asked.iter().cloned() {
+            self.tell(Command::DropCache { vm });
+        }
+        Box::pin(async move {
+            let dropped = |view: &GangView, vm| view.guests.get(vm)?.cache_dropped;
+            let mut view = self.view.subscribe();
+            let all = |view: &GangView| asked.iter().all(|vm| dropped(view, vm).is_some());
+            if tokio::time::timeout(limit, view.wait_for(all))
+                .await
+                .is_err()
+            {
+                tracing::warn!("not all guests have dropped their page caches");
+            }
+            let view = view.borrow();
+            let answers = asked
+                .iter()
+                .filter_map(|vm| Some((vm.clone(), dropped(&view, vm)?)));
+            answers.collect()
+        })
     }
 
     fn died_held(&self) -> Option<String> {

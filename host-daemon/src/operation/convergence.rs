@@ -19,12 +19,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::effects::{CopyStatus, Streams};
-use super::plan::{Compress, IfNotConverging, Limits};
+use super::plan::{Compress, DropCache, IfNotConverging, Limits};
 use crate::config::VmName;
 
 /// Bandwidths below which compressing pays, in bytes per second: zstd at its fastest level takes a
 /// small part of one processor for it.
 const PAYS: u64 = 48 << 20;
+/// Bytes per second below which it pays to forget files and to read them again: 1 Gbit/s. Disks and
+/// parallel file systems are faster.
+const READ_AGAIN: u64 = 125_000_000;
 /// Passes after which QEMU has measured how fast memory is dirtied.
 const MEASURED: u64 = 2;
 /// Passes that may bring nothing.
@@ -36,14 +39,27 @@ const FORESEEN_PASSES: u32 = 1000;
 
 /// How the copies of an operation go over the link.
 pub fn streams(limits: &Limits) -> Streams {
-    let pays = [limits.bandwidth, limits.gang_bandwidth]
-        .iter()
-        .any(|limit| (1..PAYS).contains(limit));
     match limits.compress {
         Compress::Zstd => Streams::Zstd,
-        Compress::Auto if pays => Streams::Zstd,
+        Compress::Auto if is_slower_than(PAYS, limits) => Streams::Zstd,
         Compress::Auto | Compress::Off => Streams::Plain,
     }
+}
+
+/// Whether the guests' page caches are dropped before they are copied.
+pub fn drops_cache(limits: &Limits) -> bool {
+    match limits.drop_cache {
+        DropCache::On => true,
+        DropCache::Auto => is_slower_than(READ_AGAIN, limits),
+        DropCache::Off => false,
+    }
+}
+
+/// Whether the copies are known to have less bandwidth than this, in bytes per second.
+fn is_slower_than(enough: u64, limits: &Limits) -> bool {
+    [limits.bandwidth, limits.gang_bandwidth]
+        .iter()
+        .any(|limit| (1..enough).contains(limit))
 }
 
 /// What is done with a gang that does not converge.

@@ -74,6 +74,24 @@ fn a_rest_that_dirties_as_fast_as_it_is_sent_never_fits() {
 }
 
 #[test]
+fn page_caches_are_dropped_where_the_link_is_slower_than_a_disk() {
+    let with = |bandwidth, gang_bandwidth, drop_cache| {
+        drops_cache(&Limits {
+            bandwidth,
+            gang_bandwidth,
+            drop_cache,
+            ..Limits::default()
+        })
+    };
+    assert!(!with(0, 0, DropCache::Auto));
+    assert!(!with(READ_AGAIN, 0, DropCache::Auto));
+    assert!(with(READ_AGAIN - 1, 0, DropCache::Auto));
+    assert!(with(0, 1 << 20, DropCache::Auto));
+    assert!(!with(1 << 20, 0, DropCache::Off));
+    assert!(with(0, 0, DropCache::On));
+}
+
+#[test]
 fn compressing_is_for_slow_links() {
     let with = |bandwidth, compress| {
         streams(&Limits {

@@ -43,7 +43,7 @@ pub use effects::CopyStatus;
 pub use engine::Engine;
 pub use phase::Phase;
 pub use plan::{
-    Compress, IfNotConverging, Limits, Mode, OperationId, Plan, Request, Target, VmPlan,
+    Compress, DropCache, IfNotConverging, Limits, Mode, OperationId, Plan, Request, Target, VmPlan,
 };
 pub use report::Report;
 pub use state::{Event, State};

@@ -211,6 +211,19 @@ pub enum Compress {
     Zstd,
 }
 
+/// Whether the guests' page caches are dropped before they are copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DropCache {
+    /// If the bandwidth is known to be so low that reading files again is cheaper.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Always.
+    On,
+}
+
 /// Bounds of an operation. No wait in it is without one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -237,6 +250,8 @@ pub struct Limits {
     pub throttle: u8,
     /// Whether what is copied is compressed.
     pub compress: Compress,
+    /// Whether the guests' page caches are dropped before they are copied.
+    pub drop_cache: DropCache,
 }
 
 impl Default for Limits {
@@ -252,6 +267,7 @@ impl Default for Limits {
             if_not_converging: IfNotConverging::Refuse,
             throttle: 0,
             compress: Compress::Auto,
+            drop_cache: DropCache::Auto,
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct VmReport {
     pub bytes: u64,
     /// Passes over the memory.
     pub passes: u64,
+    /// By how much its page cache was shrunk before, in bytes; nothing if it was not, or did not
+    /// say.
+    #[serde(default)]
+    pub cache_dropped: Option<u64>,
     /// How long it stood still at its switchover, as QEMU counts it, in milliseconds.
     pub downtime_ms: Option<u64>,
     /// From the source's stop event to the destination's resume, by this daemon's clock, in
@@ -72,6 +76,7 @@ impl VmReport {
             host,
             bytes: 0,
             passes: 0,
+            cache_dropped: None,
             downtime_ms: None,
             stopped_ms: None,
             waited_ms: 0.0,

@@ -286,6 +286,11 @@ impl Agent {
                     .send(&FromAgent::Devices(DeviceReport::default()))
                     .unwrap();
             }
+            Received::Message(ToAgent::DropCache) => {
+                self.link
+                    .send(&FromAgent::CacheDropped { bytes: 4096 })
+                    .unwrap();
+            }
             // Its ranks ask nothing.
             Received::Message(ToAgent::Found { .. }) => {}
             Received::Message(ToAgent::Current {

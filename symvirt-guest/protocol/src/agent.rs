@@ -46,6 +46,9 @@ pub enum ToAgent {
     },
     /// Send [`FromAgent::Devices`] now, and again whenever it changes.
     ReportDevices,
+    /// The guest is about to be copied: let its kernel forget files that it can read again, if the
+    /// hypervisor learns which memory is free, and answer with [`FromAgent::CacheDropped`].
+    DropCache,
 }
 
 /// Who a message is for.
@@ -93,6 +96,11 @@ pub enum FromAgent {
     Problem {
         /// The operation and its object.
         message: String,
+    },
+    /// Answer to [`ToAgent::DropCache`].
+    CacheDropped {
+        /// By so many bytes the guest's page cache has shrunk.
+        bytes: u64,
     },
 }
 

@@ -85,6 +85,9 @@ impl Coordinator {
             FromAgent::Devices(report) => self.view.send_modify(|view| {
                 view.guests.entry(vm.clone()).or_default().devices = Some(report.clone());
             }),
+            FromAgent::CacheDropped { bytes } => self.view.send_modify(|view| {
+                view.guests.entry(vm.clone()).or_default().cache_dropped = Some(*bytes);
+            }),
             FromAgent::Problem { message } => warn!(%vm, problem = short(message), "agent"),
             FromAgent::Ranks(_) | FromAgent::Ask { .. } | FromAgent::Gone { .. } => {}
         }

@@ -1,5 +1,6 @@
 //! What the guests of a gang are asked, and what they answer.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -121,6 +122,9 @@ pub trait Guests: Send + Sync {
     fn devices(&self, vm: &VmName) -> Option<DeviceReport>;
     /// Forgets the guest's last report and asks its agent for another.
     fn ask_devices(&self, vm: &VmName);
+    /// Lets the guests' kernels forget files that they can read again, and waits for that at most
+    /// `limit`; by how many bytes each page cache has shrunk, of those whose agents have answered.
+    fn drop_cache(&self, limit: Duration) -> BoxFuture<'_, BTreeMap<VmName, u64>>;
     /// The first rank that died since the gang was held, as an operator would look for it.
     fn died_held(&self) -> Option<String>;
     /// Closes all channels, for another host to coordinate the gang from now on, and says where

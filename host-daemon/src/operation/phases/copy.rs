@@ -33,7 +33,7 @@ use self::pace::Pace;
 use super::{Crew, Outcome, Trouble};
 use crate::api::error::chain;
 use crate::config::VmName;
-use crate::operation::convergence::streams;
+use crate::operation::convergence::{drops_cache, streams};
 use crate::operation::effects::{CopyStatus, HostCall, HostReply};
 use crate::operation::phase::Phase;
 use crate::operation::plan::VmPlan;
@@ -48,6 +48,8 @@ const LOOK_CLOSELY: Duration = Duration::from_millis(2);
 const PATIENCE: u32 = 2;
 /// The same at least.
 const PATIENCE_MIN: Duration = Duration::from_millis(500);
+/// For the guests to drop their page caches: some seconds with hundreds of gigabytes.
+const DROPS_CACHE: Duration = Duration::from_secs(20);
 /// How often the VMs are stopped in vain in one operation before it is given up.
 const IN_VAIN: u32 = 4;
 
@@ -185,6 +187,7 @@ impl Crew {
         let to = self.destination_name().cloned();
         let to = to.ok_or("the request names no host to copy to")?;
         let pace = self.first_pace();
+        self.drop_caches().await;
         self.each(&self.source, self.plan.vms.iter(), |vm| {
             HostCall::StartCopy {
                 vm: vm.vm.clone(),
@@ -198,6 +201,18 @@ impl Crew {
         .await?;
         self.measured().copying = true;
         Ok(())
+    }
+
+    /// What is not in the guests' page caches need not be copied. A guest that does not answer is
+    /// copied with it.
+    async fn drop_caches(&self) {
+        if !drops_cache(self.plan.limits()) {
+            return;
+        }
+        self.doing("the guests drop their page caches");
+        for (vm, bytes) in self.guests.drop_cache(DROPS_CACHE).await {
+            self.vm_report(&vm, |entry| entry.cache_dropped = Some(bytes));
+        }
     }
 
     /// Ranks are slowed down by the library instead, see [`slower`].

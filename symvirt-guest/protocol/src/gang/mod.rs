@@ -251,7 +251,7 @@ impl Gang {
         effects
     }
 
-    /// A message from a guest's agent. Device reports and problems are for the driver.
+    /// A message from a guest's agent. What it tells of its guest is for the driver.
     pub fn hear(&mut self, guest: &GuestId, message: FromAgent) -> Vec<Effect> {
         let mut effects = Vec::new();
         match message {
@@ -271,7 +271,7 @@ impl Gang {
                 }
             }
             FromAgent::Ask { epoch, objects } => effects.push(self.ask(guest, epoch, objects)),
-            FromAgent::Devices(_) | FromAgent::Problem { .. } => {}
+            FromAgent::Devices(_) | FromAgent::Problem { .. } | FromAgent::CacheDropped { .. } => {}
         }
         effects
     }

@@ -518,7 +518,7 @@ impl World {
                 epoch,
                 interconnect,
             } => memory.current(epoch, interconnect),
-            ToAgent::Found { .. } | ToAgent::ReportDevices => {}
+            ToAgent::Found { .. } | ToAgent::ReportDevices | ToAgent::DropCache => {}
         }
     }
 

@@ -16,6 +16,7 @@ pub mod devices;
 mod host;
 pub mod interconnect;
 pub mod overdue;
+mod page_cache;
 mod port;
 pub mod sockets;
 
@@ -35,6 +36,7 @@ use self::core::{Core, Output};
 use self::devices::{Devices, structure};
 use self::host::Host;
 use self::overdue::Overdue;
+use self::page_cache::PageCache;
 use self::port::Location;
 use self::sockets::Socket;
 
@@ -127,6 +129,8 @@ struct Agent {
     asked: bool,
     /// A look at the devices that is under way, not in the way of a round.
     look: Option<JoinHandle<Look>>,
+    /// The page cache is being dropped; how much that was.
+    drop: Option<JoinHandle<std::io::Result<u64>>>,
     overdue: Overdue,
 }
 
@@ -149,6 +153,7 @@ impl Agent {
             reported: None,
             asked: false,
             look: None,
+            drop: None,
             overdue: Overdue::new(),
         }
     }
@@ -170,7 +175,8 @@ impl Agent {
                 _ = poll.tick(), if self.reported.is_some() && self.look.is_none() => {
                     self.look_at_structure();
                 }
-                seen = look(&mut self.look) => self.report(seen?)?,
+                seen = done(&mut self.look) => self.report(seen?)?,
+                dropped = done(&mut self.drop) => self.tell_dropped(dropped?)?,
             }
             self.overdue.tick(&mut self.core, Instant::now());
             self.carry_out()?;
@@ -222,12 +228,31 @@ impl Agent {
                     self.core.rank_closed(conn);
                 }
                 Output::ReportDevices => self.asked = true,
+                Output::DropCache => self.drop_cache(),
             }
         }
         if self.asked && self.look.is_none() {
             self.asked = false;
             self.look_at_everything();
         }
+        Ok(())
+    }
+
+    /// Takes seconds where there is much.
+    fn drop_cache(&mut self) {
+        if self.drop.is_none() {
+            let cache = PageCache::below(Path::new("/"));
+            self.drop = Some(tokio::task::spawn_blocking(move || cache.drop()));
+        }
+    }
+
+    fn tell_dropped(&mut self, dropped: std::io::Result<u64>) -> anyhow::Result<()> {
+        if let Err(error) = &dropped {
+            let message = format!("drop the page cache: {error}");
+            self.host.send(&FromAgent::Problem { message })?;
+        }
+        let bytes = dropped.unwrap_or(0);
+        self.host.send(&FromAgent::CacheDropped { bytes })?;
         Ok(())
     }
 
@@ -262,14 +287,14 @@ impl Agent {
     }
 }
 
-/// The result of the look under way; for ever if there is none.
-async fn look(look: &mut Option<JoinHandle<Look>>) -> anyhow::Result<Look> {
-    let Some(handle) = look else {
+/// The result of what is under way; for ever if nothing is.
+async fn done<T>(under_way: &mut Option<JoinHandle<T>>) -> anyhow::Result<T> {
+    let Some(handle) = under_way else {
         return std::future::pending().await;
     };
-    let report = handle.await.context("look at devices");
-    *look = None;
-    report
+    let result = handle.await.context("what was under way has panicked");
+    *under_way = None;
+    result
 }
 
 /// Sleeps until `deadline`, for ever without one.

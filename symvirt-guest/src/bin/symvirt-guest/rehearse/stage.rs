@@ -304,8 +304,8 @@ impl Stage {
                 self.core.rank_closed(conn);
                 Vec::new()
             }
-            // Nobody here asks for them.
-            Output::ReportDevices => Vec::new(),
+            // Nobody here asks for that.
+            Output::ReportDevices | Output::DropCache => Vec::new(),
         }
     }
 

@@ -120,6 +120,7 @@ impl Core {
                 later,
             } => self.found(epoch, &blobs, &gone, &unknown, &later),
             ToAgent::ReportDevices => self.outputs.push(Output::ReportDevices),
+            ToAgent::DropCache => self.outputs.push(Output::DropCache),
         }
     }
 

@@ -55,6 +55,8 @@ pub enum Output {
     Drop(ConnId, String),
     /// The coordinator asks for device reports.
     ReportDevices,
+    /// It asks for the page cache to be dropped.
+    DropCache,
 }
 
 /// Turns an interconnect into what it means in this guest now.
