@@ -504,12 +504,14 @@ impl Controller {
             let Ok(channel) = Channel::connect() else {
                 continue;
             };
-            match super::join(&channel) {
-                Ok(_) => {
-                    self.shared.change_agent(channel);
-                    return true;
-                }
-                Err(error) => crate::log::debug!("join again: {error}"),
+            let joined = super::join(&channel, || !self.shared.is_leaving());
+            // Who leaves unheard would be taken for dead.
+            if joined.is_ok() || self.shared.is_leaving() {
+                self.shared.change_agent(channel);
+                return true;
+            }
+            if let Err(error) = joined {
+                crate::log::debug!("join again: {error}");
             }
         }
     }

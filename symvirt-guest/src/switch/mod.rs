@@ -54,6 +54,8 @@ use side::Side;
 
 /// How long a joining process waits for its welcome: it is delayed while a switch is under way.
 const WELCOME_LIMIT: Duration = Duration::from_secs(120);
+/// How often it looks whether it still wants one.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What controller, builder and application threads share.
 struct Shared {
@@ -129,7 +131,7 @@ pub fn start() -> Result<Helpers, StartError> {
     crate::spool::read_settings();
     crate::object::near::read_settings();
     crate::process::holds::limit();
-    let welcome = join(&channel)?;
+    let welcome = join(&channel, || true)?;
     gang::begin_epoch(welcome.epoch, welcome.transports, &[], Vec::new());
     crate::advice::start();
     static HANDLERS: Once = Once::new();
@@ -199,12 +201,12 @@ fn introduce(channel: &Channel) {
     }
 }
 
-/// Says who this process is, and waits for the welcome.
-fn join(channel: &Channel) -> Result<Welcome, StartError> {
+/// Says who this process is, and waits for the welcome as long as it `wants` one.
+fn join(channel: &Channel, wants: impl Fn() -> bool) -> Result<Welcome, StartError> {
     introduce(channel);
     let deadline = Instant::now() + WELCOME_LIMIT;
-    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-        if let Some(ToRank::Welcome(welcome)) = channel.receive(left)? {
+    while wants() && Instant::now() < deadline {
+        if let Some(ToRank::Welcome(welcome)) = channel.receive(LOOK)? {
             return Ok(welcome);
         }
     }
