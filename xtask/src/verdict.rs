@@ -8,6 +8,9 @@ use crate::failures::Failures;
 use crate::machine::Privilege;
 use crate::step::{Ended, Step};
 
+/// For one step. A slow machine that has nothing yet takes half an hour for the tests alone.
+const LONGEST: Duration = Duration::from_secs(75 * 60);
+
 /// Tests counted over all steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Count {
@@ -28,7 +31,7 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
         let mut heard = Count::default();
         let mut failures = Failures::default();
         let ended = Step::new(name, command)
-            .within(Duration::from_secs(30 * 60))
+            .within(LONGEST)
             .run_heard(&mut |line| {
                 heard = heard.and(line);
                 failures.hear(line);
