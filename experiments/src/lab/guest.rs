@@ -42,6 +42,7 @@ impl GuestId {
             r#"name = "{name}"
 gang = "{gang}"
 memory = "512MiB"
+balloon = true
 kernel = "{kernel}"
 initrd = "{initrd}"
 append = "console=ttyS0 net.ifnames=0 mitigations=off quiet panic=-1 symvirt.name={name} symvirt.index={n}"

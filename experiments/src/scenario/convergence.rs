@@ -93,6 +93,7 @@ pub(super) fn page_cache(bed: &Bed) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     for (from, to, drops) in [("a", "b", "off"), ("b", "a", "on")] {
         for guest in &bed.lab.guests {
+            guest.run("modprobe virtio_balloon")?;
             guest.run_within(READ, LIMIT)?;
         }
         let options = [

@@ -138,13 +138,15 @@ pub struct Trend {
 
 #[derive(Debug)]
 struct Seen {
-    passes: u64,
     /// The least that a pass had to send.
     least_ms: u64,
-    /// When, and in which pass.
-    since: Duration,
+    /// The pass.
     since_pass: u64,
     throttle: u8,
+    /// How long the copy went at full pace since then, and how long not.
+    full_pace: Duration,
+    slowed: Duration,
+    looked: Duration,
 }
 
 impl Trend {
@@ -155,11 +157,12 @@ impl Trend {
             return false;
         };
         let fresh = Seen {
-            passes: copy.passes,
             least_ms: expected_ms,
-            since: now,
             since_pass: copy.passes,
             throttle: copy.throttle,
+            full_pace: Duration::ZERO,
+            slowed: Duration::ZERO,
+            looked: now,
         };
         let Some(seen) = self.vms.get_mut(vm) else {
             self.vms.insert(vm.clone(), fresh);
@@ -170,12 +173,26 @@ impl Trend {
             *seen = fresh;
             return false;
         }
-        seen.passes = copy.passes;
-        seen.passes.saturating_sub(seen.since_pass) >= STAGNANT_PASSES
-            && now.saturating_sub(seen.since) >= STAGNANT
+        seen.full_pace += now.saturating_sub(seen.looked);
+        seen.looked = now;
+        copy.passes.saturating_sub(seen.since_pass) >= STAGNANT_PASSES && seen.full_pace >= STAGNANT
     }
 
-    /// The VM is slowed down by us, or fits: what is seen of it then says nothing.
+    /// The copy is slowed down by us, to go with the others. Two that are alike are, in turns, at
+    /// the end of each pass, which is not to hide that they stagnate; of one that is slowed down
+    /// more often than not, nothing is known.
+    pub fn slowed(&mut self, now: Duration, vm: &VmName) {
+        let Some(seen) = self.vms.get_mut(vm) else {
+            return;
+        };
+        seen.slowed += now.saturating_sub(seen.looked);
+        seen.looked = now;
+        if seen.slowed > seen.full_pace {
+            self.vms.remove(vm);
+        }
+    }
+
+    /// The VM fits: its copy has got smaller.
     pub fn forget(&mut self, vm: &VmName) {
         self.vms.remove(vm);
     }

@@ -48,6 +48,32 @@ fn a_copy_that_stays_as_it_is_is_found_out_after_some_passes_and_not_before_some
 }
 
 #[test]
+fn copies_that_are_alike_are_found_out_though_each_waits_for_the_other_at_the_end_of_its_passes() {
+    let mut trend = Trend::default();
+    let stagnates = (2..10).find(|pass| {
+        let found = (0..13).any(|second| {
+            let now = seconds(20 * pass + second);
+            trend.stagnates(now, &vm(), &copy(*pass, 60 * MIB, 90 * MIB))
+        });
+        (14..20).for_each(|second| trend.slowed(seconds(20 * pass + second), &vm()));
+        found
+    });
+    assert_eq!(stagnates, Some(5));
+}
+
+#[test]
+fn of_a_copy_that_is_slowed_down_most_of_the_time_nothing_is_said() {
+    let mut trend = Trend::default();
+    for pass in 2..100 {
+        let now = |second| seconds(20 * pass + second);
+        for second in 0..8 {
+            assert!(!trend.stagnates(now(second), &vm(), &copy(pass, 60 * MIB, 90 * MIB)));
+        }
+        (8..20).for_each(|second| trend.slowed(now(second), &vm()));
+    }
+}
+
+#[test]
 fn a_vm_that_is_being_slowed_down_is_given_time_to_converge() {
     let mut trend = Trend::default();
     for pass in 2..12 {

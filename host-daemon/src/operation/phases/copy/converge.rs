@@ -124,8 +124,10 @@ impl Crew {
         let limits = self.plan.limits();
         let mut stagnant = false;
         for (vm, copy) in copies {
-            if pace.slows(vm) || fits(vm, copy, pace, limits.downtime_ms) {
+            if fits(vm, copy, pace, limits.downtime_ms) {
                 trend.forget(vm);
+            } else if pace.slows(vm) {
+                trend.slowed(now, vm);
             } else {
                 stagnant |= trend.stagnates(now, vm, copy);
             }
