@@ -24,6 +24,7 @@
 //! | [`hotplug`] | plug lists of objects and devices with undo; unplug until it is proved |
 //! | [`objects`] | user-made objects, by id |
 //! | [`migration`] | reset, configure, start, observe, continue, cancel, receive |
+//! | [`wire`] | the lines themselves |
 //!
 //! It does not reconnect, does not start QEMU and knows nothing about gangs or hosts.
 
@@ -36,7 +37,7 @@ mod event;
 pub mod hotplug;
 pub mod migration;
 pub mod objects;
-mod wire;
+pub mod wire;
 
 pub use client::{Client, DEFAULT_LIMIT};
 pub use error::{CloseReason, CommandName, Error, ErrorClass};

@@ -10,11 +10,11 @@ use crate::error::ErrorClass;
 use crate::event::{Event, Timestamp};
 
 /// Number of a command on its connection.
-pub(crate) type RequestId = u64;
+pub type RequestId = u64;
 
 /// One line from QEMU.
-#[derive(Debug)]
-pub(crate) enum Incoming {
+#[derive(Clone, Debug)]
+pub enum Incoming {
     /// An answer.
     Reply {
         /// Absent only when QEMU could not read a command at all.
@@ -31,11 +31,13 @@ pub(crate) enum Incoming {
 }
 
 /// QEMU's error.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Refusal {
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Refusal {
+    /// Its class.
     #[serde(deserialize_with = "lenient_class")]
-    pub(crate) class: ErrorClass,
-    pub(crate) desc: String,
+    pub class: ErrorClass,
+    /// QEMU's own words.
+    pub desc: String,
 }
 
 /// What QEMU says when a client connects.
@@ -80,9 +82,14 @@ fn lenient_class<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ErrorClass
     Ok(ErrorClass::deserialize(name).unwrap_or(ErrorClass::GenericError))
 }
 
+/// Null is an answer, too.
+fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
+}
+
 #[derive(Deserialize)]
 struct Line {
-    #[serde(rename = "return")]
+    #[serde(rename = "return", default, deserialize_with = "present")]
     returned: Option<Value>,
     error: Option<Refusal>,
     id: Option<Value>,
@@ -95,7 +102,7 @@ struct Line {
 }
 
 /// Reads one line; what is not QMP is [`Incoming::Unknown`].
-pub(crate) fn parse(line: &[u8]) -> Incoming {
+pub fn parse(line: &[u8]) -> Incoming {
     let Ok(line) = serde_json::from_slice::<Line>(line) else {
         return Incoming::Unknown;
     };
@@ -120,7 +127,10 @@ pub(crate) fn parse(line: &[u8]) -> Incoming {
 }
 
 /// A command as one line, newline included.
-pub(crate) fn command_line(
+///
+/// # Errors
+/// Arguments that are not JSON.
+pub fn command_line(
     command: &str,
     arguments: &Value,
     id: RequestId,
@@ -147,14 +157,18 @@ mod tests {
 
     #[test]
     fn an_answer_of_null_or_empty_object_is_still_an_answer() {
-        let line = br#"{"return": {}, "id": 7}"#;
-        assert!(matches!(
-            parse(line),
-            Incoming::Reply {
-                id: Some(7),
-                outcome: Ok(_)
-            }
-        ));
+        for line in [
+            &br#"{"return": {}, "id": 7}"#[..],
+            br#"{"return": null, "id": 7}"#,
+        ] {
+            assert!(matches!(
+                parse(line),
+                Incoming::Reply {
+                    id: Some(7),
+                    outcome: Ok(_)
+                }
+            ));
+        }
     }
 
     #[test]

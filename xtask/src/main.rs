@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`failures`] | what failed, for the end of the log |
+//! | [`fuzz`] | `cargo xtask soak fuzz`: decoders under a fuzzer |
 //! | [`machine`] | what the machine must allow, checked before anything is changed |
 //! | [`setup`] | packages by apt |
 //! | [`step`] | one program run to its end: signals, time limit, nothing left behind |
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod failures;
+mod fuzz;
 mod machine;
 #[path = "../../experiments/src/image/mirror.rs"]
 mod mirror;
@@ -35,6 +37,7 @@ cargo xtask soak suites [--mpi NAME] [--only WORD] [--minutes N]  MPICH's own te
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
 cargo xtask soak faults [--minutes N]  daemons, agents and QEMUs killed, the link cut, in every phase
+cargo xtask soak fuzz [--minutes N] [TARGET]  decoders of bytes of other processes, by cargo-fuzz
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench scale             what a switch costs on 2 to 32 ranks
 cargo xtask bench switch --guests   the same in guests, between verbs and TCP
@@ -69,6 +72,13 @@ fn run() -> anyhow::Result<ExitCode> {
         ["soak", "faults", rest @ ..] => {
             let words: Vec<&str> = ["faults"].iter().chain(rest).copied().collect();
             lab(prepared()?, &words)
+        }
+        ["soak", "fuzz", rest @ ..] => {
+            if fuzz::explained(rest) {
+                return Ok(ExitCode::SUCCESS);
+            }
+            prepared()?;
+            fuzz::run(rest)
         }
         ["soak", rest @ ..] => {
             prepared()?;

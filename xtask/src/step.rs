@@ -40,6 +40,7 @@ pub struct Step {
     command: Command,
     limit: Duration,
     interactive: bool,
+    quiet: bool,
     leaves: bool,
 }
 
@@ -59,6 +60,7 @@ impl Step {
             command,
             limit: Duration::from_secs(1800),
             interactive: false,
+            quiet: false,
             leaves: false,
         }
     }
@@ -72,6 +74,12 @@ impl Step {
     /// The program keeps the terminal: its own Ctrl-C, its own input.
     pub fn interactive(mut self) -> Self {
         self.interactive = true;
+        self
+    }
+
+    /// What it writes is heard, and not shown.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -127,13 +135,16 @@ impl Step {
         self.command
             .stdout(Stdio::inherit())
             .stderr(Stdio::inherit());
+        let quiet = self.quiet;
         let ended = thread::scope(|scope| {
             if let (Some(hear), Some(output)) = (hear, heard) {
                 scope.spawn(move || {
                     let lines = BufReader::new(output).split(b'\n');
                     for line in lines.map_while(Result::ok) {
                         let line = String::from_utf8_lossy(&line);
-                        println!("{line}");
+                        if !quiet {
+                            println!("{line}");
+                        }
                         hear(&line);
                     }
                 });

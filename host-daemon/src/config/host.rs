@@ -141,7 +141,11 @@ impl HostConfig {
         Self::from_text(path, &read(path)?)
     }
 
-    fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// The same of a text that stands, or would, in the file at `path`.
+    ///
+    /// # Errors
+    /// As [`HostConfig::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut config: Self = parse(path, text)?;
         config.check().map_err(|message| ConfigError::Invalid {
             path: path.to_owned(),

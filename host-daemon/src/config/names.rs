@@ -121,7 +121,7 @@ impl FromStr for MacAddress {
         for byte in &mut bytes {
             let part = parts
                 .next()
-                .filter(|part| part.len() == 2)
+                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
                 .ok_or_else(wrong)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
@@ -239,6 +239,7 @@ mod tests {
     fn mac_addresses_need_six_bytes() {
         assert!("52:54:00:12:34".parse::<MacAddress>().is_err());
         assert!("52:54:00:12:34:56:78".parse::<MacAddress>().is_err());
+        assert!("52:54:00:+2:34:56".parse::<MacAddress>().is_err());
         let mac = "52:54:00:AB:34:56".parse::<MacAddress>().unwrap();
         assert_eq!(mac.to_string(), "52:54:00:ab:34:56");
     }

@@ -151,7 +151,11 @@ impl VmSpec {
         Self::from_text(path, &read(path)?)
     }
 
-    fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// The same of a text that stands, or would, in the file at `path`.
+    ///
+    /// # Errors
+    /// As [`VmSpec::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut spec: Self = parse(path, text)?;
         spec.check().map_err(|message| ConfigError::Invalid {
             path: path.to_owned(),

@@ -74,7 +74,7 @@ impl LocalHost {
     }
 
     pub(super) fn check_memory(&self, vms: &[VmSpec]) -> Result<(), HostError> {
-        let wanted = ByteSize(vms.iter().map(|spec| spec.memory.0).sum());
+        let wanted = memory_of(vms.iter());
         let free = self.free_memory();
         if wanted > free {
             let host = self.config.host.clone();
@@ -90,8 +90,8 @@ impl LocalHost {
         let reserved = self.claims().reserved_memory(started).0;
         let free = match self.config.memory {
             Some(limit) => {
-                let used: u64 = machines.values().map(|machine| machine.spec.memory.0).sum();
-                limit.0.saturating_sub(used)
+                let used = memory_of(machines.values().map(|machine| &machine.spec));
+                limit.0.saturating_sub(used.0)
             }
             None => available(),
         };
@@ -102,6 +102,11 @@ impl LocalHost {
     pub fn free_hcas(&self) -> Vec<crate::config::HcaName> {
         self.claims().free_hcas(&self.config)
     }
+}
+
+/// Memory of VMs together. What peers ask for may be more than there are numbers for.
+pub(super) fn memory_of<'a>(vms: impl Iterator<Item = &'a VmSpec>) -> ByteSize {
+    ByteSize(vms.map(|spec| spec.memory.0).fold(0, u64::saturating_add))
 }
 
 /// What the kernel calls available, in bytes.
@@ -118,4 +123,16 @@ fn available() -> u64 {
             .ok()
     });
     kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vms_with_more_memory_than_there_are_numbers_for_fit_nowhere() {
+        let vm = r#"{"name": "vm1", "gang": "job", "memory": "8388608TiB", "kernel": "k"}"#;
+        let vm: VmSpec = serde_json::from_str(vm).unwrap();
+        assert_eq!(memory_of([&vm, &vm].into_iter()), ByteSize(u64::MAX));
+    }
 }

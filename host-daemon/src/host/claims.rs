@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::admission::memory_of;
 use super::leases::Leases;
 use super::reservations::Reservations;
 use crate::config::{ByteSize, HcaName, HostConfig, VmName};
@@ -67,10 +68,6 @@ impl Claims {
             .reserved
             .iter()
             .flat_map(|reservation| &reservation.vms);
-        ByteSize(
-            vms.filter(|vm| !started(&vm.name))
-                .map(|vm| vm.memory.0)
-                .sum(),
-        )
+        memory_of(vms.filter(|vm| !started(&vm.name)))
     }
 }

@@ -228,7 +228,7 @@ impl Journal {
             record,
         };
         let json = serde_json::to_string(&line).expect("invariant: records are plain data");
-        let text = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        let text = format!("{} {json}\n", checksum(&json));
         self.file
             .write_all(text.as_bytes())
             .and_then(|()| self.file.sync_data())
@@ -264,28 +264,31 @@ pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
         path: path.to_owned(),
         source,
     })?;
-    // What a crash left at the end may be anything.
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    replay_bytes(&bytes).map_err(|line| JournalError::Damaged {
+        path: path.to_owned(),
+        line,
+    })
+}
+
+/// The same of what such a file holds.
+///
+/// # Errors
+/// The number of the first damaged line, from 1.
+pub fn replay_bytes(bytes: &[u8]) -> Result<Option<Replayed>, usize> {
+    let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let mut replayed: Option<Replayed> = None;
     for (index, text) in lines.iter().enumerate() {
-        let Some(line) = parse(text, index as u64) else {
+        let Some(line) = whole(text).filter(|line| line.seq == index as u64) else {
+            // What a crash left at the end may be anything.
             if index + 1 == lines.len() {
                 break;
             }
-            return Err(JournalError::Damaged {
-                path: path.to_owned(),
-                line: index + 1,
-            });
-        };
-        let damaged = || JournalError::Damaged {
-            path: path.to_owned(),
-            line: index + 1,
+            return Err(index + 1);
         };
         let known = match (&mut replayed, line.record) {
             (None, Record::Planned { plan }) => replayed.insert(Replayed::start(plan)),
-            (Some(known), record) => known.follow(record).then_some(known).ok_or_else(damaged)?,
-            (None, _) => return Err(damaged()),
+            (Some(known), record) => known.follow(record).then_some(known).ok_or(index + 1)?,
+            (None, _) => return Err(index + 1),
         };
         known.last_ms = line.at_ms;
         known.bytes += text.len() as u64;
@@ -293,24 +296,25 @@ pub fn replay(path: &Path) -> Result<Option<Replayed>, JournalError> {
     Ok(replayed)
 }
 
-fn parse(text: &str, seq: u64) -> Option<Line> {
-    whole(text).filter(|line| line.seq == seq)
-}
-
 /// A line as it was written, wherever it stands.
-fn whole(text: &str) -> Option<Line> {
+fn whole(text: &[u8]) -> Option<Line> {
+    let text = str::from_utf8(text).ok()?;
     let (crc, json) = text.strip_suffix('\n')?.split_once(' ')?;
-    let crc = u32::from_str_radix(crc, 16).ok()?;
-    if crc32fast::hash(json.as_bytes()) != crc {
+    if crc != checksum(json) {
         return None;
     }
     serde_json::from_str(json).ok()
+}
+
+fn checksum(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::operation::plan::{Limits, Request};
+    use crate::operation::report::PhaseTime;
 
     fn plan() -> Plan {
         Plan {
@@ -395,6 +399,43 @@ mod tests {
             replay(&path),
             Err(JournalError::Damaged { line: 2, .. })
         ));
+    }
+
+    #[test]
+    fn a_checksum_that_was_written_otherwise_is_damage() {
+        let (_dir, path) = written();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (crc, rest) = text.split_once(' ').unwrap();
+        for crc in [format!("0{crc}"), format!("+{crc}"), crc.to_uppercase()] {
+            let changed = format!("{crc} {rest}");
+            let expected = if changed == text { Ok(3) } else { Err(1) };
+            let told = replay_bytes(changed.as_bytes());
+            assert_eq!(
+                told.map(|told| told.map_or(0, |told| told.records)),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_measured_is_read_as_it_was_written() {
+        let (dir, path) = written();
+        let replayed = replay(&path).unwrap().unwrap();
+        let mut journal = Journal::reopen(dir.path(), &replayed).unwrap();
+        // Numbers whose shortest text a quick reader takes for their neighbour.
+        let phases = (1..100_u64).map(|n| PhaseTime {
+            phase: Phase::Copy,
+            began_ms: n,
+            took_ms: 1e23 / n as f64,
+        });
+        let report = Box::new(Report {
+            phases: phases.collect(),
+            ..Report::default()
+        });
+        let (phase, expected) = (Phase::Done, report.clone());
+        journal.append(Record::Ended { phase, report }, 9).unwrap();
+        let told = replay(&path).unwrap().unwrap().report;
+        assert!(told == Some(*expected), "another number");
     }
 
     #[test]

@@ -88,31 +88,65 @@ pub fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameErr
     }
 }
 
-/// Whether a valid frame begins here and is complete.
-fn is_whole(bytes: &[u8]) -> bool {
-    let Some(header) = bytes.first_chunk::<HEADER>() else {
-        return false;
-    };
-    let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    let crc = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-    header[..4] == MAGIC
-        && length <= MAX_PAYLOAD
-        && bytes
-            .get(..HEADER + length)
-            .is_some_and(|frame| checksum(frame) == crc)
+/// A frame's header, as it came.
+struct Header {
+    version: u16,
+    length: usize,
+    crc: u32,
 }
 
+impl Header {
+    /// The header of a frame that begins here; `None` if that is not all here.
+    fn read(bytes: &[u8]) -> Option<Header> {
+        let header = bytes.first_chunk::<HEADER>()?;
+        let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| header[at + byte]));
+        Some(Header {
+            version: u16::from_le_bytes([header[4], header[5]]),
+            length: word(8) as usize,
+            crc: word(12),
+        })
+    }
+}
+
+fn find_magic(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == MAGIC)
+}
+
+/// Bytes whose checksum may turn out wrong, for each byte that arrives: what looks like frames
+/// within frames takes no longer than that.
+const EFFORT: usize = 8;
+/// The most that is saved up of it.
+const MAX_EFFORT: usize = EFFORT * 2 * MAX_PAYLOAD;
+
 /// Cuts a byte stream into messages. Holds at most one frame and what was pushed beyond it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
+    /// Where what is not done with begins in it.
+    start: usize,
     skipped: u64,
+    effort: usize,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Decoder {
+            buffer: Vec::new(),
+            start: 0,
+            skipped: 0,
+            effort: MAX_EFFORT,
+        }
+    }
 }
 
 impl Decoder {
     /// Adds bytes from the stream.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
         self.buffer.extend_from_slice(bytes);
+        let more = bytes.len().saturating_mul(EFFORT);
+        self.effort = self.effort.saturating_add(more).min(MAX_EFFORT);
     }
 
     /// Bytes that belonged to no frame, in all.
@@ -121,7 +155,8 @@ impl Decoder {
     }
 
     /// The next whole message, `None` if more bytes are needed. A frame whose checksum fails is
-    /// skipped byte by byte until the next magic.
+    /// skipped byte by byte until the next magic; a stream that is nothing but such frames is
+    /// dropped as far as it has come.
     ///
     /// # Errors
     /// The offending frame is consumed: the next call goes on behind it.
@@ -132,31 +167,35 @@ impl Decoder {
     pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         loop {
             self.seek_magic();
-            let Some(header) = self.buffer.first_chunk::<HEADER>() else {
+            let Some(header) = Header::read(self.rest()) else {
                 return Ok(None);
             };
-            let theirs = u16::from_le_bytes([header[4], header[5]]);
-            let length =
-                u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-            let crc = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
+            let Header {
+                version: theirs,
+                length,
+                crc,
+            } = header;
             if length > MAX_PAYLOAD {
                 self.skip(1);
                 return Err(FrameError::TooLong { length });
             }
             let end = HEADER + length;
-            if self.buffer.len() < end {
+            let Some(frame) = self.rest().get(..end) else {
                 return Ok(None);
-            }
-            if checksum(&self.buffer[..end]) != crc {
-                self.skip(1);
+            };
+            if checksum(frame) != crc {
+                match self.spend(end) {
+                    true => self.skip(1),
+                    false => self.reset(),
+                }
                 continue;
             }
             let message = if theirs == PROTOCOL_VERSION {
-                decode_payload(&self.buffer[HEADER..end])
+                decode_payload(&frame[HEADER..])
             } else {
                 Err(FrameError::Version { theirs })
             };
-            self.buffer.drain(..end);
+            self.start += end;
             return message.map(Some);
         }
     }
@@ -165,33 +204,63 @@ impl Decoder {
     /// Without such a frame nothing is dropped, so a long one that is still arriving is safe.
     /// A reader of a lossy stream calls this from time to time; scans the whole buffer.
     pub fn resync(&mut self) {
-        let behind_head = self.buffer.windows(4).enumerate().skip(1);
-        let candidates = behind_head
-            .filter(|(_, window)| *window == MAGIC)
-            .map(|(at, _)| at);
-        let whole = candidates
-            .into_iter()
-            .find(|at| is_whole(&self.buffer[*at..]));
-        if let Some(start) = whole
-            && !is_whole(&self.buffer)
-        {
-            self.skip(start);
+        if self.is_whole(0) {
+            return;
+        }
+        let mut at = 1;
+        while let Some(found) = self.rest().get(at..).and_then(find_magic) {
+            at += found;
+            if self.is_whole(at) {
+                self.skip(at);
+                return;
+            }
+            at += 1;
         }
     }
 
     /// Forgets everything that is buffered: the stream is another one from here on.
     pub fn reset(&mut self) {
-        self.skip(self.buffer.len());
+        self.skip(self.rest().len());
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// Whether a valid frame begins there and is complete; not if finding out takes too long.
+    fn is_whole(&mut self, at: usize) -> bool {
+        let rest = &self.rest()[at..];
+        let Some(Header { length, crc, .. }) = Header::read(rest) else {
+            return false;
+        };
+        let end = HEADER.saturating_add(length);
+        let Some(frame) = rest.get(..end).filter(|_| rest.starts_with(&MAGIC)) else {
+            return false;
+        };
+        if length > MAX_PAYLOAD || end > self.effort {
+            return false;
+        }
+        let whole = checksum(frame) == crc;
+        if !whole {
+            self.effort -= end;
+        }
+        whole
+    }
+
+    /// So many bytes were looked at in vain; false if that were too many by now.
+    fn spend(&mut self, bytes: usize) -> bool {
+        let left = self.effort.checked_sub(bytes);
+        self.effort = left.unwrap_or(self.effort);
+        left.is_some()
     }
 
     fn seek_magic(&mut self) {
-        let found = self.buffer.windows(4).position(|window| window == MAGIC);
-        let keep_tail = self.buffer.len().saturating_sub(MAGIC.len() - 1);
-        self.skip(found.unwrap_or(keep_tail));
+        let keep_tail = self.rest().len().saturating_sub(MAGIC.len() - 1);
+        self.skip(find_magic(self.rest()).unwrap_or(keep_tail));
     }
 
     fn skip(&mut self, bytes: usize) {
-        self.buffer.drain(..bytes);
+        self.start += bytes;
         self.skipped += bytes as u64;
     }
 }

@@ -310,8 +310,10 @@ impl<Out: Serialize, In: DeserializeOwned> Link<Out, In> {
                     (self.owes.resume, self.owes.probe) = (true, true);
                     return;
                 };
-                if seq == peer.expected {
-                    peer.expected += 1;
+                // A peer that begins at the end of all numbers has said its last word.
+                let next = seq.checked_add(1).filter(|_| seq == peer.expected);
+                if let Some(next) = next {
+                    peer.expected = next;
                     peer.reported_gap = None;
                     self.owes.ack = true;
                     received.push(match frame::decode_payload(&payload) {

@@ -93,6 +93,33 @@ fn a_frame_that_is_still_arriving_survives_a_resync() {
     assert_eq!(decoder.skipped(), 0);
 }
 
+/// What each byte of would be checked again and again, if nothing bounded that.
+#[test]
+fn frames_within_frames_take_no_longer_than_what_they_are_made_of() {
+    let length = 8 << 20;
+    let mut decoder = Decoder::default();
+    let mut header = encode(&"").expect("short")[..HEADER].to_vec();
+    let mut nested = Vec::with_capacity(length);
+    while nested.len() < length {
+        // To the end of all, and no frame.
+        let rest = (length - nested.len()).saturating_sub(HEADER) as u32;
+        header[8..12].copy_from_slice(&rest.to_le_bytes());
+        nested.extend_from_slice(&header);
+    }
+    for piece in nested.chunks(64 << 10) {
+        decoder.push(piece);
+        assert!(messages(&mut decoder).is_empty());
+        decoder.resync();
+    }
+    // What is said behind it is heard, if need be when it is said again.
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        decoder.push(&encode(&"behind").expect("short"));
+        heard.extend(messages(&mut decoder));
+    }
+    assert!(heard.contains(&"behind".to_owned()), "{heard:?}");
+}
+
 proptest! {
     #[test]
     fn any_cut_of_the_stream_gives_the_same_messages(

@@ -1,6 +1,8 @@
 //! The link over a stream that loses bytes at any position, is cut and opened again.
 
 use proptest::prelude::*;
+use serde::Serialize;
+use symvirt_protocol::frame::encode;
 use symvirt_protocol::link::{Link, LinkError, MAX_UNACKED, Received};
 
 type End = Link<u32, u32>;
@@ -183,6 +185,49 @@ fn an_idle_link_says_nothing() {
         wire.tick(1);
     }
     assert!(wire.under_way.iter().all(Vec::is_empty));
+}
+
+/// As the link's own, for who lies.
+#[derive(Serialize)]
+enum Packet {
+    Resume {
+        session: u64,
+        peer: Option<(u64, u64)>,
+        oldest: u64,
+        probe: bool,
+    },
+    Data {
+        session: u64,
+        of: u64,
+        seq: u64,
+        ack: u64,
+        payload: Vec<u8>,
+    },
+}
+
+#[test]
+fn a_peer_that_begins_at_the_last_of_all_numbers_breaks_nothing() {
+    let mut end = End::new(1);
+    let resume = Packet::Resume {
+        session: 2,
+        peer: None,
+        oldest: u64::MAX,
+        probe: false,
+    };
+    let data = Packet::Data {
+        session: 2,
+        of: 1,
+        seq: u64::MAX,
+        ack: 0,
+        payload: vec![7],
+    };
+    for packet in [resume, data] {
+        let received = end.receive(&encode(&packet).expect("short"));
+        let messages = received
+            .iter()
+            .filter(|what| matches!(what, Received::Message(_)));
+        assert_eq!(messages.count(), 0, "{received:?}");
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -5,11 +5,12 @@ use std::ffi::{c_uint, c_void};
 use symvirt_ffi::flags::worker_attr;
 use symvirt_ffi::ucp::{Address, WorkerAddressAttr, WorkerAttr, WorkerParams};
 use symvirt_ffi::ucs::Status;
+use symvirt_protocol::trailer;
 
 use super::rarely;
 use crate::address::{self, Kind};
+use crate::object::handle;
 use crate::object::worker::Worker;
-use crate::object::{handle, trailer};
 use crate::process::workers;
 use crate::real::{found, real};
 use crate::switch::flip;

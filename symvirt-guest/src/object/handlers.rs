@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use symvirt_ffi::flags::{am_handler, am_handler_param, am_recv_attr};
 use symvirt_ffi::ucp::{AmHandlerParam, AmRecvParam};
 use symvirt_ffi::ucs::Status;
+use symvirt_protocol::trailer::Trailer;
 
 use super::arrival::{Arrival, Data};
 use super::descriptor::{Bytes, Content, Held};
@@ -31,7 +32,6 @@ use super::endpoint::Endpoint;
 use super::handler::{Handler, Message};
 use super::lock;
 use super::reply::{self, Reply};
-use super::trailer::Trailer;
 use super::worker::Worker;
 use crate::real::real;
 

@@ -1,4 +1,4 @@
-//! Headers of active messages with a [`super::trailer`]: UCX may read them until the message is
+//! Headers of active messages with a [`symvirt_protocol::trailer`]: UCX may read them until the message is
 //! sent.
 
 use std::collections::HashMap;

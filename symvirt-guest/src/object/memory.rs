@@ -10,10 +10,10 @@ use symvirt_ffi::flags::{mem_map, mem_map_param};
 use symvirt_ffi::ucp::MemMapParams;
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::MemoryId;
+use symvirt_protocol::packed::Place;
 
 use super::context::Context;
 use super::handle::Mark;
-use super::near::Place;
 use super::pages::Pages;
 use crate::real::real;
 

@@ -27,7 +27,6 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod syncs;
-pub mod trailer;
 pub mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

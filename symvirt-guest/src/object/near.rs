@@ -20,50 +20,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use symvirt_protocol::ids::MemoryId;
+use symvirt_protocol::packed::Place;
 use symvirt_protocol::transport::Transports;
 
 use super::pages;
 use crate::process::gang;
-
-/// Where registered memory is, for processes of the same machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
-    /// The owner's process number.
-    pub process: u32,
-    /// The owner's descriptor of it; -1 if only the owner can reach it.
-    pub descriptor: i32,
-    /// The owner's address.
-    pub address: u64,
-    /// Bytes.
-    pub length: u64,
-}
-
-impl Place {
-    /// Bytes of a packed place.
-    pub const LENGTH: usize = 24;
-
-    /// Integers are little-endian, in the order of the fields.
-    pub fn pack(&self) -> [u8; Place::LENGTH] {
-        let mut packed = [0; Place::LENGTH];
-        packed[..4].copy_from_slice(&self.process.to_le_bytes());
-        packed[4..8].copy_from_slice(&self.descriptor.to_le_bytes());
-        packed[8..16].copy_from_slice(&self.address.to_le_bytes());
-        packed[16..].copy_from_slice(&self.length.to_le_bytes());
-        packed
-    }
-
-    /// What [`Place::pack`] has packed.
-    pub fn unpack(packed: &[u8; Place::LENGTH]) -> Place {
-        let half = |at: usize| std::array::from_fn(|byte| packed[at + byte]);
-        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| packed[at + byte]));
-        Place {
-            process: u32::from_le_bytes(half(0)),
-            descriptor: i32::from_le_bytes(half(4)),
-            address: word(8),
-            length: word(16),
-        }
-    }
-}
 
 /// Memory of a peer, or of this process, as this process reaches it.
 pub struct Near {
@@ -185,17 +146,6 @@ fn shares(tls: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_is_unpacked_as_it_was_packed() {
-        let place = Place {
-            process: 4711,
-            descriptor: -1,
-            address: 0x7fff_1234_5678_9abc,
-            length: 1 << 40,
-        };
-        assert_eq!(Place::unpack(&place.pack()), place);
-    }
 
     #[test]
     fn memory_is_shared_only_where_the_transports_are() {

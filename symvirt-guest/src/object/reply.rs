@@ -10,10 +10,10 @@ use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
 use symvirt_ffi::ucp::ErrHandler;
+use symvirt_protocol::trailer::Trailer;
 
 use super::endpoint::Endpoint;
 use super::route::Route;
-use super::trailer::Trailer;
 use super::worker::Worker;
 use crate::process::gang;
 
@@ -101,7 +101,7 @@ fn route_of(
 ) -> Option<(Route, *mut c_void)> {
     let known = worker.routes.route_of(real).map(|route| (route, real));
     known.or_else(|| {
-        let route = trailer?.route_back();
+        let route = Route::back(trailer?);
         Some((route, worker.routes.learn(route, real)))
     })
 }

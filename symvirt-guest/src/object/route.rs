@@ -24,6 +24,7 @@ use symvirt_ffi::flags::ep_param;
 use symvirt_ffi::ucp::{EpParams, ErrHandler};
 use symvirt_ffi::ucs::Status;
 use symvirt_protocol::ids::WorkerId;
+use symvirt_protocol::trailer::Trailer;
 
 use super::worker::Worker;
 use super::{endpoint, lock};
@@ -41,6 +42,15 @@ pub struct Route {
 }
 
 impl Route {
+    /// The way back to the sender of a message.
+    pub fn back(trailer: Trailer) -> Route {
+        Route {
+            peer: trailer.sender,
+            err_mode: trailer.err_mode.into(),
+            flags: 0,
+        }
+    }
+
     /// Makes a real endpoint of `real_worker`, the present side of `worker` or a coming one.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::object::endpoint::Endpoint;
 use crate::object::key::{self, Key};
 use crate::object::lock;
 use crate::object::memory::{Memory, copy_params, real_key};
-use crate::object::near::{Near, Place};
+use crate::object::near::Near;
 use crate::real::real;
 use crate::transfer::begin::CUT_OFF;
 
@@ -64,8 +64,7 @@ pub unsafe fn pack_key(
         Ok(bytes) => bytes,
         Err(status) => return status,
     };
-    let place = memory.place().pack();
-    let blob = address::pack_key(memory.id, gang::epoch(), &place, &bytes);
+    let blob = address::pack_key(memory.id, gang::epoch(), &memory.place(), &bytes);
     let copy = address::for_application(&blob);
     if copy.is_null() {
         return Status::NO_MEMORY;
@@ -105,7 +104,7 @@ pub unsafe fn unpack_key(endpoint: &Endpoint, packed: *const c_void) -> Result<*
     let recipe = endpoint.route.map(|route| (route, parsed.object));
     let near = parsed
         .place
-        .and_then(|place| Near::open(Place::unpack(place), parsed.object));
+        .and_then(|place| Near::open(place, parsed.object));
     Ok(worker.adopt_key(Key::new(worker, recipe, near, real)))
 }
 

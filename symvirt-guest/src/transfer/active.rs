@@ -6,6 +6,7 @@ use std::slice;
 use symvirt_ffi::flags::{am_send, op};
 use symvirt_ffi::ucp::{RequestParam, TagRecvInfo};
 use symvirt_ffi::ucs::{Status, StatusPtr};
+use symvirt_protocol::trailer::Trailer;
 
 use super::begin::{CUT_OFF, begin, discard, note};
 use super::receive::{fill, finish};
@@ -14,7 +15,6 @@ use crate::object::descriptor::{Content, Descriptor};
 use crate::object::endpoint::Endpoint;
 use crate::object::handlers::WIDE;
 use crate::object::request::{self, Kind, Request};
-use crate::object::trailer::Trailer;
 use crate::object::worker::Worker;
 use crate::process::endpoints::wake;
 use crate::real::real;

@@ -18,10 +18,13 @@ pub struct Salvaged {
 impl Salvaged {
     /// Reads what is left; nothing, if that fails.
     pub fn read(path: &Path) -> Self {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Self::of(&std::fs::read(path).unwrap_or_default())
+    }
+
+    /// The same of what such a file holds.
+    pub fn of(bytes: &[u8]) -> Self {
         let line = |text| whole(text).map(|Line { record, .. }| record);
-        let mut lines = text.split_inclusive('\n');
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
         let plan = match lines.next().and_then(line) {
             Some(Record::Planned { plan }) => Some(plan),
             _ => None,
@@ -30,7 +33,7 @@ impl Salvaged {
         Self {
             plan,
             is_over,
-            text,
+            text: String::from_utf8_lossy(bytes).into_owned(),
         }
     }
 

@@ -8,9 +8,7 @@
 //! ```
 //! Integers are little-endian. A sender without the library appends nothing.
 
-use symvirt_protocol::ids::{ObjectId, ProcId, WorkerId};
-
-use super::route::Route;
+use crate::ids::{ObjectId, ProcId, WorkerId};
 
 /// Bytes of a trailer.
 pub const LENGTH: usize = 24;
@@ -21,9 +19,11 @@ const HIGHEST_MODE: u16 = 1;
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Trailer {
+    /// Whom a reply goes to.
     pub sender: WorkerId,
     /// `ucp_err_handling_mode_t` of the sender's endpoint: both ends have to agree.
     pub err_mode: u16,
+    /// The handler that the message is for.
     pub id: u16,
 }
 
@@ -84,15 +84,6 @@ impl Trailer {
             err_mode,
             id,
         })
-    }
-
-    /// The way back to the sender.
-    pub fn route_back(self) -> Route {
-        Route {
-            peer: self.sender,
-            err_mode: self.err_mode.into(),
-            flags: 0,
-        }
     }
 }
 

@@ -1,0 +1,85 @@
+//! Frames on a stream: ranks to agents, agents to daemons.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use symvirt_protocol::agent::{FromAgent, ToAgent};
+use symvirt_protocol::frame::{Decoder, FrameError, HEADER, decode_payload, encode, length_of};
+use symvirt_protocol::query::{Answer, Query};
+use symvirt_protocol::rank::{FromRank, ToRank};
+
+use crate::mended;
+
+/// The first byte says where the stream is cut, the rest is the stream; or a payload.
+pub fn check(bytes: &[u8]) {
+    let (piece, stream) = bytes.split_first().unwrap_or((&1, &[]));
+    let piece = usize::from(*piece).max(1);
+    for stream in [stream, &mended::frames(stream)] {
+        streams::<FromRank>(stream, piece);
+        streams::<ToRank>(stream, piece);
+        streams::<FromAgent>(stream, piece);
+        streams::<ToAgent>(stream, piece);
+        streams::<Query>(stream, piece);
+        streams::<Answer>(stream, piece);
+    }
+    said_again(decode_payload::<FromRank>(bytes).ok());
+    said_again(decode_payload::<ToRank>(bytes).ok());
+    said_again(decode_payload::<FromAgent>(bytes).ok());
+    said_again(decode_payload::<ToAgent>(bytes).ok());
+    said_again(decode_payload::<Query>(bytes).ok());
+    said_again(decode_payload::<Answer>(bytes).ok());
+}
+
+/// Bound of everything that a message is.
+pub trait Message: Serialize + DeserializeOwned + PartialEq + Debug {}
+
+impl<T: Serialize + DeserializeOwned + PartialEq + Debug> Message for T {}
+
+type Found<T> = Vec<Result<T, FrameError>>;
+
+/// What a stream in such pieces holds.
+fn read<T: Message>(stream: &[u8], piece: usize) -> Found<T> {
+    let mut decoder = Decoder::default();
+    let mut found = Vec::new();
+    for piece in stream.chunks(piece) {
+        decoder.push(piece);
+        while let Some(next) = decoder.next().transpose() {
+            found.push(next);
+        }
+    }
+    let frames = found
+        .iter()
+        .filter(|next| !matches!(next, Err(FrameError::TooLong { .. })))
+        .count();
+    // What is left over belongs to no frame.
+    decoder.reset();
+    let skipped = usize::try_from(decoder.skipped()).expect("a stream in memory");
+    assert!(
+        skipped + frames * HEADER <= stream.len(),
+        "{frames} frames and {skipped} bytes in {}",
+        stream.len()
+    );
+    found
+}
+
+fn streams<T: Message>(stream: &[u8], piece: usize) {
+    let whole = read::<T>(stream, stream.len().max(1));
+    assert_eq!(read::<T>(stream, piece), whole, "in pieces of {piece}");
+    let cut = read::<T>(
+        &stream[..stream.len().saturating_sub(piece)],
+        stream.len().max(1),
+    );
+    assert!(whole.starts_with(&cut), "{cut:?} of {whole:?}");
+    for message in whole {
+        said_again(message.ok());
+    }
+}
+
+/// A message that was understood is one that can be sent, and is understood as the same.
+pub fn said_again<T: Message>(message: Option<T>) {
+    let Some(message) = message else { return };
+    let frame = encode(&message).expect("shorter than what it was read from, or little longer");
+    assert_eq!(length_of(&message).expect("as encoded"), frame.len());
+    assert_eq!(decode_payload::<T>(&frame[HEADER..]).as_ref(), Ok(&message));
+}
