@@ -36,10 +36,11 @@ impl Tally {
             self.count(line);
         }
         let noise = ["#", "INFO:", "Done ", "\tNEW_FUNC"];
-        !line.is_empty() && !noise.iter().any(|begin| line.starts_with(begin))
+        let word = line.starts_with('"') && line.contains("\" # Uses:");
+        !line.is_empty() && !word && !noise.iter().any(|begin| line.starts_with(begin))
     }
 
-    /// A line like `#4096 pulse  cov: 120 ft: 300 corp: 20/4Kb lim: 8 exec/s: 2048 rss: 50Mb`.
+    /// A line like `#4096 pulse cov: 120 ft: 300 corp: 20/4Kb lim: 8 exec/s: 2048 rss: 50Mb`.
     fn count(&mut self, line: &str) {
         let mut words = line.split_whitespace();
         if let Some(runs) = words.next() {
