@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use symvirt_qmp::{Client, Error, commands, migration, objects};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -18,8 +19,8 @@ thread_local! {
 /// Longer than any answer takes here: who waits for it waits for ever.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Its lines; the first one is said at once, further ones when a command has come, at least one
-/// each and up to the next that is no event. Then it goes.
+/// Its lines: the first one is said at once; to each command, up to the next that is no event, and
+/// then an answer. When there are no more, it goes.
 pub fn check(said: &[u8]) {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
@@ -67,13 +68,19 @@ async fn serve(stream: UnixStream, said: &[u8]) -> std::io::Result<()> {
     if let Some(greeting) = lines.next() {
         write.write_all(greeting).await?;
     }
-    while lines.peek().is_some() && commands.next_line().await?.is_some() {
+    while lines.peek().is_some() {
+        let Some(command) = commands.next_line().await? else {
+            break;
+        };
         for line in lines.by_ref() {
             write.write_all(line).await?;
             if !line.windows(7).any(|window| window == b"\"event\"") {
                 break;
             }
         }
+        let command: Value = serde_json::from_str(&command)?;
+        let answer = json!({ "return": {}, "id": command["id"] });
+        write.write_all(format!("\n{answer}\n").as_bytes()).await?;
     }
     Ok(())
 }
