@@ -179,34 +179,35 @@ fn devices() -> FromAgent {
     })
 }
 
-/// Before each stream, the length of its pieces.
+/// Before each stream, what is expected and how it is cut.
 fn frames() -> io::Result<()> {
-    let stream = |frames: Vec<Vec<u8>>| [vec![7], frames.concat()].concat();
+    let stream = |kind: u8, frames: Vec<Vec<u8>>| [vec![36 + kind], frames.concat()].concat();
     let from_rank = said().iter().map(framed).collect();
-    write("frame", "from_rank", &stream(from_rank))?;
+    write("frame", "from_rank", &stream(0, from_rank))?;
     let to_rank: Vec<_> = told().iter().map(framed).collect();
-    write("frame", "to_rank", &stream(to_rank.clone()))?;
+    write("frame", "to_rank", &stream(1, to_rank.clone()))?;
     let from_agent = vec![
         framed(&hello()),
         framed(&FromAgent::Ranks(vec![(RANK, said().swap_remove(1))])),
         framed(&devices()),
     ];
-    write("frame", "from_agent", &stream(from_agent))?;
+    write("frame", "from_agent", &stream(2, from_agent))?;
     let to_agent = told().into_iter().map(|message| (Recipient::All, message));
     let to_agent = framed(&ToAgent::Ranks(to_agent.collect()));
-    write("frame", "to_agent", &stream(vec![to_agent]))?;
-    let queries = vec![
-        framed(&Query::Reach {
-            object: WORKER,
-            epoch: EPOCH,
-        }),
+    write("frame", "to_agent", &stream(3, vec![to_agent]))?;
+    let query = framed(&Query::Reach {
+        object: WORKER,
+        epoch: EPOCH,
+    });
+    write("frame", "query", &stream(4, vec![query]))?;
+    let answers = vec![
         framed(&Answer::Reach(Reach::By(b"address".to_vec()))),
         framed(&Answer::Processes(vec![RANK])),
     ];
-    write("frame", "queries", &stream(queries))?;
+    write("frame", "answers", &stream(5, answers))?;
     let cut = to_rank[0].len() - 3;
     let lost = vec![to_rank[0][..cut].to_vec(), to_rank[1].clone()];
-    write("frame", "bytes_lost", &stream(lost))
+    write("frame", "bytes_lost", &stream(1, lost))
 }
 
 fn link() -> io::Result<()> {

@@ -11,18 +11,24 @@ use symvirt_protocol::rank::{FromRank, ToRank};
 
 use crate::mended;
 
-/// The first byte says where the stream is cut, the rest is the stream; or a payload.
+/// Kinds of messages.
+const KINDS: u8 = 6;
+
+/// The first byte says what is expected and where the stream is cut, the rest is the stream; or all
+/// is a payload.
 pub fn check(bytes: &[u8]) {
-    let (piece, stream) = bytes.split_first().unwrap_or((&1, &[]));
-    let piece = usize::from(*piece).max(1);
-    for stream in [stream, &mended::frames(stream)] {
-        streams::<FromRank>(stream, piece);
-        streams::<ToRank>(stream, piece);
-        streams::<FromAgent>(stream, piece);
-        streams::<ToAgent>(stream, piece);
-        streams::<Query>(stream, piece);
-        streams::<Answer>(stream, piece);
-    }
+    let (first, stream) = bytes.split_first().unwrap_or((&0, &[]));
+    let piece = usize::from(*first / KINDS) + 1;
+    let streams = match first % KINDS {
+        0 => streams::<FromRank>,
+        1 => streams::<ToRank>,
+        2 => streams::<FromAgent>,
+        3 => streams::<ToAgent>,
+        4 => streams::<Query>,
+        _ => streams::<Answer>,
+    };
+    streams(stream, piece);
+    streams(&mended::frames(stream), piece);
     said_again(decode_payload::<FromRank>(bytes).ok());
     said_again(decode_payload::<ToRank>(bytes).ok());
     said_again(decode_payload::<FromAgent>(bytes).ok());
