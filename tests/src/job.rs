@@ -43,6 +43,12 @@ impl Outcome {
         self.stdout.lines().find(|line| line.starts_with(&start))
     }
 
+    /// Whether the time limit found one of its processes inside `function`.
+    pub fn hung_in(&self, function: &str) -> bool {
+        let mut frames = self.backtraces.lines().filter(|line| line.starts_with('#'));
+        frames.any(|frame| frame.split_whitespace().any(|word| word == function))
+    }
+
     /// Everything, for a failure message.
     pub fn describe(&self) -> String {
         let end = match self.status {
@@ -235,4 +241,20 @@ fn backtrace(pid: Pid) -> String {
         .filter(|line| line.starts_with('#') || line.starts_with("Thread"))
         .collect();
     format!("--- backtrace of {name} ({pid})\n{}\n", frames.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_ended_and_tells_where_it_hung() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000; :"]);
+        let outcome = run(&mut command, Duration::from_millis(300)).expect("sh");
+        assert_eq!(outcome.status, None);
+        let at = ["clock_nanosleep", "__GI___clock_nanosleep"];
+        assert!(at.iter().any(|at| outcome.hung_in(at)), "{outcome:?}");
+        assert!(!outcome.hung_in("PMIx_Init"), "{outcome:?}");
+    }
 }

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "g++",
     "gcc",
+    "gdb",
     "gfortran",
     "hpcc",
     "iproute2",
