@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::json;
 use symvirt_host::operation::effects::{HostCall, HostError, HostReply};
 use symvirt_host::operation::journal::{Journal, Record, path_of};
@@ -210,6 +211,24 @@ fn frames() -> io::Result<()> {
     write("frame", "bytes_lost", &stream(1, lost))
 }
 
+/// As the link's own.
+#[derive(Serialize)]
+enum Packet {
+    Resume {
+        session: u64,
+        peer: Option<(u64, u64)>,
+        oldest: u64,
+        probe: bool,
+    },
+    Data {
+        session: u64,
+        of: u64,
+        seq: u64,
+        ack: u64,
+        payload: Vec<u8>,
+    },
+}
+
 fn link() -> io::Result<()> {
     let mut agent: Link<FromAgent, ToAgent> = Link::new(2);
     let mut daemon: Link<ToAgent, FromAgent> = Link::new(1);
@@ -224,6 +243,24 @@ fn link() -> io::Result<()> {
         agent.receive(&daemon.take_output());
     }
     write("link", "hello", &stream)?;
+    // From who lies: the last of all numbers.
+    let last = [
+        Packet::Resume {
+            session: 2,
+            peer: None,
+            oldest: u64::MAX,
+            probe: false,
+        },
+        Packet::Data {
+            session: 2,
+            of: 1,
+            seq: u64::MAX,
+            ack: 0,
+            payload: vec![7],
+        },
+    ];
+    let stream: Vec<u8> = last.iter().flat_map(framed).collect();
+    write("link", "last_number", &[&[0], &stream[..]].concat())?;
     // Sends, deliveries, a loss, a tick, another stream.
     let acts = [
         128, 0, 4, 200, 5, 200, 0, 0, 1, 0, 8, 3, 4, 99, 14, 0, 12, 0, 10, 0,
@@ -300,7 +337,9 @@ fn journal() -> io::Result<()> {
     write("journal", "ended", &whole)?;
     write("journal", "cut", &whole[..whole.len() - 40])?;
     let damaged = String::from_utf8_lossy(&whole).replacen("leave-hca", "leave hca", 1);
-    write("journal", "damaged", damaged.as_bytes())
+    write("journal", "damaged", damaged.as_bytes())?;
+    let signed = [b"+0", &whole[..]].concat();
+    write("journal", "signed", &signed)
 }
 
 fn peer() -> io::Result<()> {

@@ -25,10 +25,21 @@ pub fn check(bytes: &[u8]) {
             assert!(spec.kernel.is_absolute());
             assert!(spec.disks.iter().all(|disk| disk.path.is_absolute()));
             stays_in_its_arguments(&spec);
+            keeps_its_addresses(&spec, text);
             let again = toml::to_string(&spec).expect("what was read from TOML");
             assert_eq!(VmSpec::from_text(file, &again).expect("the same"), spec);
         }
         Err(error) => names_a_line(&error, text),
+    }
+}
+
+/// A hardware address is what the operator wrote, but for capitals.
+fn keeps_its_addresses(spec: &VmSpec, text: &str) {
+    let written: toml::Table = text.parse().expect("what was read from TOML");
+    let nets = written.get("net").and_then(toml::Value::as_array);
+    for (net, written) in spec.nets.iter().zip(nets.into_iter().flatten()) {
+        let written = written["mac"].as_str().map(str::to_lowercase);
+        assert_eq!(written, Some(net.mac.to_string()));
     }
 }
 
