@@ -36,8 +36,10 @@
 //! It does not choose epochs (see [`Gang::next_epoch`]), know devices, or retransmit
 //! ([`crate::link`] does).
 
+mod membership;
 mod outcome;
 mod recovery;
+mod relay;
 mod restart;
 mod roster;
 mod round;
@@ -46,12 +48,12 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use crate::agent::{FromAgent, Recipient, ToAgent};
-use crate::ids::{Epoch, ProcId, WorkerId};
+use crate::agent::FromAgent;
+use crate::ids::{Epoch, ProcId};
 use crate::matches::Matches;
-use crate::memory::{Memory, RoundMemory};
-use crate::rank::{FromRank, Join, SwitchOrder, SyncSend, ToRank, Welcome, WorkerCount};
-use crate::transport::{Interconnect, Transports};
+use crate::memory::RoundMemory;
+use crate::rank::{FromRank, SwitchOrder, SyncSend, ToRank};
+use crate::transport::Interconnect;
 
 pub use outcome::{Effect, GuestId, Missing, Outcome, Phase, RankName, RankStall, Reason, Refusal};
 pub use recovery::Unsettled;
@@ -59,9 +61,6 @@ pub use restart::ABSENCE;
 use roster::{Member, Roster};
 use round::Round;
 use table::Table;
-
-/// Most matches that wait for their sender's guest. A gang that is whole has none.
-const MAX_UNRELAYED: usize = 1 << 16;
 
 /// All ranks of one job, and the switch under way.
 #[derive(Debug)]
@@ -287,119 +286,6 @@ impl Gang {
         effects
     }
 
-    fn members_of(&self, guest: &GuestId) -> Vec<ProcId> {
-        let members = self
-            .roster
-            .members
-            .iter()
-            .filter(|(_, member)| member.guest == *guest);
-        members.map(|(process, _)| *process).collect()
-    }
-
-    /// A new session with an agent.
-    fn hello(
-        &mut self,
-        guest: &GuestId,
-        ranks: Vec<Join>,
-        memory: Memory,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.roster.guests.insert(guest.clone());
-        self.roster.parked.retain(|(home, _)| home != guest);
-        for process in self.members_of(guest) {
-            if let Some(member) = self.roster.members.get_mut(&process) {
-                member.absent = true;
-            }
-        }
-        let was_empty = self.roster.members.is_empty();
-        let stage = self.remind(guest, memory, effects);
-        let mut newcomers = false;
-        let mut back = Vec::new();
-        for join in ranks {
-            if self.roster.is_elsewhere(join.process, guest) || !self.roster.has_room(guest) {
-                continue;
-            }
-            let remembered = self.memories.values().any(|it| it.epoch == join.epoch);
-            if was_empty && join.epoch > self.epoch && self.round.is_none() && !remembered {
-                // An earlier coordinator took them there, and the agent has forgotten.
-                self.epoch = join.epoch;
-                self.last_used = self.last_used.max(join.epoch);
-                self.table = Table::default();
-            }
-            newcomers |= !self.roster.members.contains_key(&join.process);
-            back.push((join.process, join.epoch));
-            let epoch = join.epoch;
-            self.admit(guest, join, epoch);
-        }
-        if let Some(stage) = stage {
-            effects.extend(self.repeat(guest, stage));
-        }
-        let undoable = self.round.as_ref().is_some_and(Round::can_abort);
-        let reminded = stage.is_some() && !undoable;
-        let affected = |process: &ProcId| undoable || self.is_awaited(*process);
-        if newcomers || (!reminded && self.members_of(guest).iter().any(affected)) {
-            self.agent_restarted(guest, newcomers, effects);
-        }
-        if !reminded {
-            for (process, epoch) in back {
-                self.catch_up(process, epoch, effects);
-            }
-        }
-        effects.push(self.current(guest));
-        let unrelayed = std::mem::take(&mut self.unrelayed);
-        self.relay_matches(unrelayed, effects);
-    }
-
-    fn is_awaited(&self, process: ProcId) -> bool {
-        self.round
-            .as_ref()
-            .is_some_and(|round| round.waiting.contains(&process))
-    }
-
-    fn admit(&mut self, guest: &GuestId, mut join: Join, epoch: Epoch) {
-        let process = join.process;
-        let blobs = std::mem::take(&mut join.blobs);
-        if join.epoch == self.epoch {
-            self.table.insert(process, blobs);
-        }
-        let member = Member {
-            guest: guest.clone(),
-            join,
-            epoch,
-            absent: false,
-        };
-        self.roster
-            .members
-            .entry(process)
-            .and_modify(|known| known.absent = false)
-            .or_insert(member);
-    }
-
-    fn current(&self, guest: &GuestId) -> Effect {
-        Effect::Send {
-            guest: guest.clone(),
-            message: ToAgent::Current {
-                epoch: self.epoch,
-                interconnect: self.interconnect.clone(),
-            },
-        }
-    }
-
-    /// Makes the rank a member and lets it start.
-    fn welcome(&mut self, guest: &GuestId, join: Join, effects: &mut Vec<Effect>) {
-        let process = join.process;
-        self.admit(guest, join, self.epoch);
-        let welcome = ToRank::Welcome(Welcome {
-            epoch: self.epoch,
-            // The agent puts in what the interconnect means in its guest.
-            transports: Transports::default(),
-        });
-        effects.push(Effect::Send {
-            guest: guest.clone(),
-            message: ToAgent::Ranks(vec![(Recipient::One(process), welcome)]),
-        });
-    }
-
     fn hear_rank(
         &mut self,
         guest: &GuestId,
@@ -433,107 +319,5 @@ impl Gang {
                 }
             }
         }
-    }
-
-    /// Tells the senders of synchronous messages that a receiver has matched them: each of them
-    /// once, however many messages it were. Those of senders whose guest was not heard yet wait
-    /// for it.
-    fn relay_matches(
-        &mut self,
-        syncs: impl IntoIterator<Item = SyncSend>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let mut known = Vec::new();
-        for sync in syncs {
-            if self.roster.members.contains_key(&sync.sender) {
-                known.push(sync);
-            } else if self.unrelayed.len() < MAX_UNRELAYED {
-                self.unrelayed.push(sync);
-            }
-        }
-        self.relayed.remember(&known);
-        self.tell_matched(&known, effects);
-    }
-
-    fn tell_matched(&self, syncs: &[SyncSend], effects: &mut Vec<Effect>) {
-        let mut matched: BTreeMap<ProcId, Vec<u64>> = BTreeMap::new();
-        for sync in syncs {
-            matched.entry(sync.sender).or_default().push(sync.id);
-        }
-        for (process, ids) in matched {
-            let Some(sender) = self.roster.members.get(&process) else {
-                continue;
-            };
-            effects.push(Effect::Send {
-                guest: sender.guest.clone(),
-                message: ToAgent::Ranks(vec![(Recipient::One(process), ToRank::Matched { ids })]),
-            });
-        }
-    }
-
-    fn join(&mut self, guest: &GuestId, join: Join, effects: &mut Vec<Effect>) {
-        let known = self.roster.members.contains_key(&join.process);
-        if !known && !self.roster.has_room(guest) {
-            return;
-        }
-        match &self.round {
-            None if !known && (self.meeting || self.is_unsettled()) => {
-                self.roster.park(guest, join)
-            }
-            Some(round) if !known && round.phase != Phase::Release => self.roster.park(guest, join),
-            Some(round) if !known && round.order == SwitchOrder::BreakBeforeMake => {
-                self.roster.park(guest, join);
-            }
-            _ => {
-                let (process, epoch) = (join.process, join.epoch);
-                self.welcome(guest, join, effects);
-                if known {
-                    // Its agent may have died with what it was told last.
-                    let matched = self.relayed.of_sender(process);
-                    self.tell_matched(&matched, effects);
-                }
-                let undoable = self.round.as_ref().is_some_and(Round::can_abort);
-                if undoable && self.is_awaited(process) {
-                    // Whatever it has heard of the round went with its agent.
-                    self.agent_restarted(guest, false, effects);
-                } else {
-                    self.repeat_abort(guest, process, effects);
-                    self.catch_up(process, epoch, effects);
-                }
-            }
-        }
-    }
-
-    fn leave(
-        &mut self,
-        guest: &GuestId,
-        process: ProcId,
-        sent: Vec<WorkerCount>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.roster.unpark(process);
-        let sent = sent
-            .into_iter()
-            .filter(|count| self.may_receive(count.worker))
-            .collect();
-        let Some(member) = self.remove(process) else {
-            return;
-        };
-        self.roster
-            .remember_departed(process, guest, member.epoch, sent);
-        self.roster.remember_left(process);
-        let rank = member.name();
-        self.go_without(process, Reason::Left { rank }, effects);
-    }
-
-    /// Only members receive: bounds what a guest can make the coordinator keep, once it knows them.
-    fn may_receive(&self, worker: WorkerId) -> bool {
-        self.meeting
-            || self.roster.members.contains_key(&worker.process)
-            || self
-                .roster
-                .parked
-                .iter()
-                .any(|(_, join)| join.process == worker.process)
     }
 }
