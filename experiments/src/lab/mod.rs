@@ -18,115 +18,39 @@
 //! | [`guest`] | identity, specification and ssh of a guest |
 //! | [`template`] | guests that are restored instead of booted |
 //! | [`bare`] | guests that QEMU runs by itself |
+//! | [`population`] | makes the guests, with the daemons or without |
+//! | [`under_test`] | the programs that are under test in the guests |
+//! | [`interrupt`] | beds go down with their process |
 //! | [`words`] | what daemons and guests' kernels said last |
 
 pub mod bare;
+mod error;
 pub mod guest;
 pub mod host;
+mod interrupt;
 pub mod ledger;
 mod network;
+mod population;
 pub mod requirements;
 mod template;
+mod under_test;
 pub mod words;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-use symvirt_host::config::VmSpec;
-use symvirt_host::vm::command_line::Start;
-use tokio::runtime::Runtime;
-
-use crate::command::{self, CommandError};
-use crate::image::{Image, ImageError, Payload};
+use crate::command;
+use crate::image::Image;
 use crate::job::Mpi;
-use crate::lab_dir::{LabDir, LabDirError};
-use bare::Bare;
-use guest::{Guest, GuestId, SpecOptions};
+use crate::lab_dir::LabDir;
+pub use error::LabError;
+use guest::Guest;
 use host::{Host, HostPlan};
-use ledger::{Ledger, LedgerError};
+use ledger::Ledger;
+pub use under_test::{payload, programs};
 
 /// Name of the gang that the bed's guests form.
 pub const GANG: &str = "job";
-
-/// Why the bed could not be put up, or a guest does not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    /// The machine does not allow it; nothing was changed.
-    #[error("{0}; nothing was changed")]
-    Unfit(#[from] requirements::Requirement),
-    /// No image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The lab's directory.
-    #[error(transparent)]
-    LabDir(#[from] LabDirError),
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// A program failed.
-    #[error(transparent)]
-    Program(#[from] CommandError),
-    /// A file.
-    #[error("{what} {path}")]
-    File {
-        /// The operation.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A daemon does not answer.
-    #[error("symvirtd of host {host} does not answer: {error}\n{log}")]
-    Daemon {
-        /// The host.
-        host: &'static str,
-        /// What its client said.
-        error: String,
-        /// The end of its log.
-        log: String,
-    },
-    /// A guest's template could not be made.
-    #[error("make the template of guest {guest}: {reason}")]
-    Template {
-        /// The guest.
-        guest: String,
-        /// Why.
-        reason: String,
-    },
-    /// A VM outside of the daemons does not do what was asked.
-    #[error("VM {vm}, run by QEMU alone: {reason}")]
-    Bare {
-        /// The VM.
-        vm: String,
-        /// Why.
-        reason: String,
-    },
-    /// The daemon did not begin, or did not end, an operation.
-    #[error("symvirt migrate (exit {exit:?}): {said}")]
-    Refused {
-        /// Exit status.
-        exit: Option<i32>,
-        /// What it said.
-        said: String,
-    },
-    /// A guest does not answer.
-    #[error("guest {guest}: `{script}` does not succeed within {limit:?}: {last}")]
-    Silent {
-        /// The guest.
-        guest: String,
-        /// What was tried.
-        script: String,
-        /// For how long.
-        limit: Duration,
-        /// What it said last.
-        last: String,
-    },
-}
 
 /// What a bed consists of.
 #[derive(Clone, Debug)]
@@ -172,44 +96,6 @@ struct Stock {
     disk: PathBuf,
 }
 
-/// Where the programs of the project are: beside this one.
-///
-/// # Errors
-/// [`LabError::File`].
-pub fn programs() -> Result<PathBuf, LabError> {
-    let own = std::env::current_exe().map_err(|source| LabError::File {
-        what: "find",
-        path: "/proc/self/exe".into(),
-        source,
-    })?;
-    let mut directory = own.parent().unwrap_or(Path::new("/")).to_owned();
-    // Test programs are one level deeper.
-    if directory.ends_with("deps") {
-        directory.pop();
-    }
-    Ok(directory)
-}
-
-/// What is under test in the guests: the library, the guest's program, the MPI test programs.
-///
-/// # Errors
-/// [`LabError`] if a test program does not compile.
-pub fn payload(programs: &Path, apps: &[(Mpi, PathBuf)]) -> Result<Payload, LabError> {
-    let mut payload = Payload::default()
-        .with("bin/symvirt-guest", programs.join("symvirt-guest"))
-        .with("lib/libsymvirt.so", programs.join("libsymvirt.so"));
-    for (mpi, directory) in apps {
-        let listed = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let mut built: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
-        built.sort();
-        for app in built {
-            let name = app.file_name().unwrap_or_default().to_string_lossy();
-            payload = payload.with(mpi.app(&name), app);
-        }
-    }
-    Ok(payload)
-}
-
 impl Lab {
     /// Puts the bed up: hosts, daemons, guests that take commands. `say` hears of each step.
     ///
@@ -239,10 +125,10 @@ impl Lab {
             built.map(|built| (mpi, built))
         });
         let apps = apps.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let disk = payload_disk(&directory, &payload(&programs, &apps)?)?;
+        let disk = under_test::payload_disk(&directory, &payload(&programs, &apps)?)?;
 
         let ledger = Ledger::create()?;
-        end_on_signals(&ledger);
+        interrupt::end_on_signals(&ledger);
         let mut lab = Self {
             hosts: Vec::new(),
             guests: Vec::new(),
@@ -295,117 +181,6 @@ impl Lab {
         }
         say(&format!("hosts {} are up", names.join(", ")));
         Ok(())
-    }
-
-    fn populate(&mut self, say: &dyn Fn(&str)) -> Result<(), LabError> {
-        let run = self.ledger.directory().to_owned();
-        let templates = self.templates(say)?;
-        let mut start = self.hosts[0].symvirt();
-        start.args(["vm", "start"]);
-        for (id, template) in self.ids().zip(templates) {
-            let options = SpecOptions {
-                gang: GANG.into(),
-                hca: usize::from(id.0) <= self.stock.plan.hosts[0].hcas,
-                template: Some(template),
-            };
-            let path = run.join(format!("{}.toml", id.name()));
-            write(
-                &path,
-                &id.spec(&self.stock.image, &self.stock.disk, &options),
-            )?;
-            start.arg(path);
-            self.guests.push(self.guest(id, &run));
-        }
-        self.ledger
-            .making(|| command::output(&mut start).map_err(LabError::from))?;
-        for guest in &self.guests {
-            guest.wait_until_up()?;
-        }
-        say(&format!("{} guests are up", self.guests.len()));
-        Ok(())
-    }
-
-    fn ids(&self) -> impl Iterator<Item = GuestId> + use<> {
-        (1..=self.stock.plan.guests).map(GuestId)
-    }
-
-    /// A guest that is, or will be, on the first host's Ethernet.
-    fn guest(&self, id: GuestId, directory: &Path) -> Guest {
-        Guest::new(id, &self.hosts[0].namespace, &self.stock.image, directory)
-    }
-
-    /// Starts the guests without HCAs and without the daemons, which know nothing of them.
-    /// `runtime` serves their monitors.
-    ///
-    /// # Errors
-    /// [`LabError`].
-    pub fn start_bare(
-        &self,
-        runtime: &Runtime,
-        say: &dyn Fn(&str),
-    ) -> Result<(Vec<Guest>, Vec<Bare>), LabError> {
-        let own = self.ledger.directory().join("bare");
-        let (namespace, mut guests, mut vms) = (&self.hosts[0].namespace, Vec::new(), Vec::new());
-        for (id, template) in self.ids().zip(self.templates(say)?) {
-            let directory = own.join(id.name());
-            let spec = self.bare_spec(id)?;
-            let vm = Bare::restore(&self.ledger, namespace, directory, &spec, &template);
-            vms.push(runtime.block_on(vm)?);
-            guests.push(self.guest(id, &own));
-        }
-        for guest in &guests {
-            guest.wait_until_up()?;
-        }
-        Ok((guests, vms))
-    }
-
-    /// Starts a QEMU on `host` that waits for `vm`.
-    ///
-    /// # Errors
-    /// [`LabError`].
-    pub async fn await_bare(&self, vm: &Bare, host: &Host) -> Result<Bare, LabError> {
-        let name = format!("{}-on-{}", vm.spec.name, host.name);
-        let directory = self.ledger.directory().join("bare").join(name);
-        let waiting = Start::Waiting;
-        Bare::start(&self.ledger, &host.namespace, directory, &vm.spec, waiting).await
-    }
-
-    /// The specification of a guest without HCA, which boots.
-    fn bare_spec(&self, id: GuestId) -> Result<VmSpec, LabError> {
-        let own = self.ledger.directory().join("templates");
-        std::fs::create_dir_all(&own).map_err(|source| LabError::File {
-            what: "make",
-            path: own.clone(),
-            source,
-        })?;
-        let options = SpecOptions {
-            gang: GANG.into(),
-            hca: false,
-            template: None,
-        };
-        let path = own.join(format!("{}.toml", id.name()));
-        write(
-            &path,
-            &id.spec(&self.stock.image, &self.stock.disk, &options),
-        )?;
-        VmSpec::load(&path).map_err(|error| LabError::Bare {
-            vm: id.name(),
-            reason: error.to_string(),
-        })
-    }
-
-    /// The guests' templates; made if this build has none yet.
-    fn templates(&self, say: &dyn Fn(&str)) -> Result<Vec<PathBuf>, LabError> {
-        let own = self.ledger.directory().join("templates");
-        let orders = self.ids().map(|id| {
-            Ok(template::Order {
-                spec: self.bare_spec(id)?,
-                guest: self.guest(id, &own),
-            })
-        });
-        let orders = orders.collect::<Result<Vec<_>, LabError>>()?;
-        let namespace = &self.hosts[0].namespace;
-        template::ensure(&self.stock.directory, &self.ledger, namespace, &orders, say)
     }
 
     /// Kills the daemon of a host with SIGKILL, and starts another after `pause`, as a supervisor
@@ -501,53 +276,4 @@ fn write(path: &Path, text: &str) -> Result<(), LabError> {
         path: path.to_owned(),
         source,
     })
-}
-
-/// The second disk. It is kept in the lab's directory, not in that of the run: QEMU opens disks
-/// past the page cache, which the memory file system of `/run` may not allow.
-fn payload_disk(directory: &LabDir, payload: &Payload) -> Result<PathBuf, LabError> {
-    const OLD: Duration = Duration::from_secs(24 * 3600);
-    let disks = directory.part("payload")?;
-    for entry in std::fs::read_dir(&disks).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|data| data.modified());
-        if age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > OLD)) {
-            std::fs::remove_file(entry.path()).ok();
-        }
-    }
-    let disk = disks.join(format!("{}.raw", payload.key()?));
-    if !disk.exists() {
-        let _lock = directory.lock()?;
-        payload.make(&disk)?;
-    }
-    Ok(disk)
-}
-
-/// The beds of this process.
-static OPEN: Mutex<Vec<Ledger>> = Mutex::new(Vec::new());
-
-/// Takes the bed down when this process is asked to end. One thread serves all beds of the
-/// process: it must not end the process before every one of them is gone.
-fn end_on_signals(ledger: &Ledger) {
-    static WATCH: Once = Once::new();
-    OPEN.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(ledger.clone());
-    WATCH.call_once(|| {
-        let Ok(mut signals) = Signals::new([SIGINT, SIGTERM, SIGHUP]) else {
-            return;
-        };
-        std::thread::spawn(move || {
-            let Some(signal) = signals.forever().next() else {
-                return;
-            };
-            eprintln!("signal {signal}: taking the test bed down");
-            let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-            for ledger in open.iter() {
-                if let Err(error) = ledger.close() {
-                    eprintln!("take down the test bed: {error}");
-                }
-            }
-            std::process::exit(128 + signal);
-        });
-    });
 }
