@@ -36,7 +36,7 @@ cargo xtask soak --minutes N        every program with every MPI, switched all t
 cargo xtask soak suites [--mpi NAME] [--only WORD] [--minutes N]  MPICH's own tests, switched all the time
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
-cargo xtask soak faults [--minutes N]  daemons, agents and QEMUs killed, the link cut, in every phase
+cargo xtask soak faults [--minutes N] [--seed S]  daemons, agents, QEMUs killed, the link cut, in every phase
 cargo xtask soak fuzz [--minutes N] [TARGET]  decoders of bytes of other processes, by cargo-fuzz
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench scale             what a switch costs on 2 to 32 ranks
