@@ -31,6 +31,8 @@ const PACKAGES: &[&str] = &[
     "make",
     "mpich",
     "openmpi-bin",
+    // MPICH's tests want it to be configured.
+    "python3",
 ];
 
 /// First argument: the directory; then the paths to bind, an empty word, and the command for
