@@ -89,9 +89,12 @@ pub enum Received<In> {
     },
 }
 
+/// What a link sends: the payload of one frame.
 #[derive(Serialize, Deserialize, Debug)]
-enum Packet {
+pub enum Packet {
+    /// Opens the stream, or resumes it.
     Resume {
+        /// The sender's session.
         session: u64,
         /// The receiver's session and the number of the next message expected of it.
         peer: Option<(u64, u64)>,
@@ -100,18 +103,26 @@ enum Packet {
         /// Whether the receiver is to say where it is, too.
         probe: bool,
     },
+    /// A message.
     Data {
+        /// The sender's session.
         session: u64,
         /// The receiver's session: this is not for an earlier life.
         of: u64,
+        /// Its number.
         seq: u64,
         /// Everything below this has arrived here.
         ack: u64,
+        /// The message, encoded.
         payload: Vec<u8>,
     },
+    /// An acknowledgement alone.
     Ack {
+        /// The sender's session.
         session: u64,
+        /// The receiver's session.
         of: u64,
+        /// Everything below this has arrived here.
         ack: u64,
     },
 }

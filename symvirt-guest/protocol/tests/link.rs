@@ -1,9 +1,8 @@
 //! The link over a stream that loses bytes at any position, is cut and opened again.
 
 use proptest::prelude::*;
-use serde::Serialize;
 use symvirt_protocol::frame::encode;
-use symvirt_protocol::link::{Link, LinkError, MAX_UNACKED, Received};
+use symvirt_protocol::link::{Link, LinkError, MAX_UNACKED, Packet, Received};
 
 type End = Link<u32, u32>;
 
@@ -185,24 +184,6 @@ fn an_idle_link_says_nothing() {
         wire.tick(1);
     }
     assert!(wire.under_way.iter().all(Vec::is_empty));
-}
-
-/// As the link's own, for who lies.
-#[derive(Serialize)]
-enum Packet {
-    Resume {
-        session: u64,
-        peer: Option<(u64, u64)>,
-        oldest: u64,
-        probe: bool,
-    },
-    Data {
-        session: u64,
-        of: u64,
-        seq: u64,
-        ack: u64,
-        payload: Vec<u8>,
-    },
 }
 
 #[test]

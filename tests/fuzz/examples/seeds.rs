@@ -4,7 +4,6 @@
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
 use serde_json::json;
 use symvirt_host::operation::effects::{HostCall, HostError, HostReply};
 use symvirt_host::operation::journal::{Journal, Record, path_of};
@@ -13,7 +12,7 @@ use symvirt_host::operation::{Phase, Plan, Report, Request};
 use symvirt_protocol::agent::{DeviceReport, FromAgent, Recipient, ToAgent, VerbsDevice};
 use symvirt_protocol::frame::{HEADER, encode};
 use symvirt_protocol::ids::{Epoch, ObjectId, ProcId};
-use symvirt_protocol::link::Link;
+use symvirt_protocol::link::{Link, Packet};
 use symvirt_protocol::memory::Memory;
 use symvirt_protocol::packed::{Place, pack_address, pack_key};
 use symvirt_protocol::query::{Answer, Query, Reach};
@@ -209,24 +208,6 @@ fn frames() -> io::Result<()> {
     let cut = to_rank[0].len() - 3;
     let lost = vec![to_rank[0][..cut].to_vec(), to_rank[1].clone()];
     write("frame", "bytes_lost", &stream(1, lost))
-}
-
-/// As the link's own.
-#[derive(Serialize)]
-enum Packet {
-    Resume {
-        session: u64,
-        peer: Option<(u64, u64)>,
-        oldest: u64,
-        probe: bool,
-    },
-    Data {
-        session: u64,
-        of: u64,
-        seq: u64,
-        ack: u64,
-        payload: Vec<u8>,
-    },
 }
 
 fn link() -> io::Result<()> {

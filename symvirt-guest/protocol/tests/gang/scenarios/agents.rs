@@ -6,7 +6,7 @@ use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::rank::{FromRank, SyncSend};
 use symvirt_protocol::transport::Interconnect;
 
-use super::{BBM, MBB, run_to, start};
+use super::{BBM, MBB, run_to, start, switch_through};
 use crate::world::{World, guest_id, worker};
 
 fn assert_undone_for_its_agent(world: &World) {
@@ -58,15 +58,7 @@ fn an_agent_restarted_after_the_drain_costs_nothing() {
         "{:?}",
         world.outcomes
     );
-    start(&mut world, 2, MBB);
-    world.run();
-    assert!(matches!(
-        world.outcomes.last(),
-        Some(Outcome::Released {
-            epoch: Epoch(2),
-            ..
-        })
-    ));
+    switch_through(&mut world, 2);
 }
 
 /// Its ranks stand still, and do not know whether others have changed over: they are asked again.

@@ -5,7 +5,7 @@ mod ranks;
 mod switches;
 mod weighing;
 
-use symvirt_protocol::gang::Phase;
+use symvirt_protocol::gang::{Outcome, Phase};
 use symvirt_protocol::ids::Epoch;
 use symvirt_protocol::rank::SwitchOrder;
 
@@ -20,6 +20,17 @@ fn start(world: &mut World, epoch: u64, order: SwitchOrder) {
         .switch(Epoch(epoch), explicit("tcp"), order)
         .expect("accepted");
     world.apply(effects);
+}
+
+/// A switch from beginning to end, which nothing hinders.
+fn switch_through(world: &mut World, epoch: u64) {
+    start(world, epoch, MBB);
+    world.run();
+    let last = world.outcomes.last();
+    assert!(
+        matches!(last, Some(Outcome::Released { epoch: of, .. }) if *of == Epoch(epoch)),
+        "{last:?}"
+    );
 }
 
 /// Runs until the gang is in `phase`.

@@ -6,7 +6,7 @@ use symvirt_protocol::ids::{Epoch, ProcId};
 use symvirt_protocol::rank::{FromRank, Load, SyncSend, ToRank, WorkerCount};
 use symvirt_protocol::transport::Interconnect;
 
-use super::{BBM, MBB, run_to, start};
+use super::{BBM, MBB, run_to, start, switch_through};
 use crate::world::{World, guest_id, worker};
 
 #[test]
@@ -105,15 +105,7 @@ fn a_veto_abandons_the_round_on_all_and_the_next_one_succeeds() {
     };
     assert_eq!((rank.process, reason.as_str()), (ProcId(3), "no device"));
     assert!(world.ranks.values().all(|rank| rank.epoch == Epoch(0)));
-    start(&mut world, 2, MBB);
-    world.run();
-    assert!(matches!(
-        world.outcomes.last(),
-        Some(Outcome::Released {
-            epoch: Epoch(2),
-            ..
-        })
-    ));
+    switch_through(&mut world, 2);
 }
 
 #[test]
@@ -159,15 +151,7 @@ fn messages_of_departed_ranks_are_announced_until_a_switch_commits() {
     world.run();
     assert_eq!(world.terminal_outcomes(), 2);
     // The next switch expects nothing of them: the simulated rank checks its totals.
-    start(&mut world, 3, MBB);
-    world.run();
-    assert!(matches!(
-        world.outcomes.last(),
-        Some(Outcome::Released {
-            epoch: Epoch(3),
-            ..
-        })
-    ));
+    switch_through(&mut world, 3);
 }
 
 #[test]
