@@ -36,16 +36,20 @@ pub fn alone() -> MutexGuard<'static, ()> {
 pub fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, Report) {
     const ATTEMPTS: u32 = 3;
     let _turn = alone();
-    for attempt in 1.. {
-        let (outcome, report) = rehearsal
+    let run = || {
+        rehearsal
             .run(job, LIMIT)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
-        if attempt == ATTEMPTS || !never_started(&outcome) {
-            return (outcome, report);
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let mut ended = run();
+    for _ in 1..ATTEMPTS {
+        if !never_started(&ended.0) {
+            break;
         }
         println!("{name}: a process of it never got through PMIx_Init, once more");
+        ended = run();
     }
-    unreachable!("the last attempt returns")
+    ended
 }
 
 /// Whether a process of the job still waited for the launcher's first answer at the time limit, long

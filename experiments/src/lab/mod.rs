@@ -269,11 +269,3 @@ impl Drop for Lab {
         }
     }
 }
-
-fn write(path: &Path, text: &str) -> Result<(), LabError> {
-    std::fs::write(path, text).map_err(|source| LabError::File {
-        what: "write",
-        path: path.to_owned(),
-        source,
-    })
-}

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use super::bare::Bare;
 use super::guest::{Guest, GuestId, SpecOptions};
 use super::host::Host;
-use super::{GANG, Lab, LabError, template, write};
+use super::{GANG, Lab, LabError, template};
 use crate::command;
 
 impl Lab {
@@ -24,12 +24,7 @@ impl Lab {
                 hca: usize::from(id.0) <= self.stock.plan.hosts[0].hcas,
                 template: Some(template),
             };
-            let path = run.join(format!("{}.toml", id.name()));
-            write(
-                &path,
-                &id.spec(&self.stock.image, &self.stock.disk, &options),
-            )?;
-            start.arg(path);
+            start.arg(self.write_spec(id, &run, &options)?);
             self.guests.push(self.guest(id, &run));
         }
         self.ledger
@@ -86,6 +81,22 @@ impl Lab {
         Bare::start(&self.ledger, &host.namespace, directory, &vm.spec, waiting).await
     }
 
+    fn write_spec(
+        &self,
+        id: GuestId,
+        directory: &Path,
+        options: &SpecOptions,
+    ) -> Result<PathBuf, LabError> {
+        let path = directory.join(format!("{}.toml", id.name()));
+        let text = id.spec(&self.stock.image, &self.stock.disk, options);
+        std::fs::write(&path, text).map_err(|source| LabError::File {
+            what: "write",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(path)
+    }
+
     /// The specification of a guest without HCA, which boots.
     fn bare_spec(&self, id: GuestId) -> Result<VmSpec, LabError> {
         let own = self.ledger.directory().join("templates");
@@ -99,11 +110,7 @@ impl Lab {
             hca: false,
             template: None,
         };
-        let path = own.join(format!("{}.toml", id.name()));
-        write(
-            &path,
-            &id.spec(&self.stock.image, &self.stock.disk, &options),
-        )?;
+        let path = self.write_spec(id, &own, &options)?;
         VmSpec::load(&path).map_err(|error| LabError::Bare {
             vm: id.name(),
             reason: error.to_string(),
