@@ -59,6 +59,12 @@ enum Command {
         /// Of their order; without it, a new one, which is printed
         #[arg(long)]
         seed: Option<u64>,
+        /// Go on with the record of an earlier run: what it does not have comes first
+        #[arg(long)]
+        resume: bool,
+        /// Run nothing: print the table of the record
+        #[arg(long)]
+        table: bool,
     },
     /// Remove what `up` made, and what crashed runs left
     Down,
@@ -120,10 +126,17 @@ fn run() -> anyhow::Result<bool> {
         }
         Command::Shell { place } => shell(&place),
         Command::Soak { minutes } => scenario::soak(Duration::from_secs(60 * minutes)),
-        Command::Faults { minutes, seed } => {
-            let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-            scenario::faults(Duration::from_secs(60 * minutes), seed)
-        }
+        Command::Faults { table: true, .. } => scenario::faults::show().map(|()| true),
+        Command::Faults {
+            minutes,
+            seed,
+            resume,
+            ..
+        } => scenario::faults::run(scenario::faults::Wanted {
+            time: Duration::from_secs(60 * minutes),
+            seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+            resume,
+        }),
         Command::Down => {
             println!("removed {} test bed(s)", ledger::remove_all()?);
             Ok(true)

@@ -33,10 +33,10 @@ cargo xtask demo                    an unmodified MPI job crosses from RDMA to E
 cargo xtask test                    everything that gates
 cargo xtask setup                   install by apt what is missing (the others do that too)
 cargo xtask soak --minutes N        every program with every MPI, switched all the time; a table
-cargo xtask soak suites [--mpi NAME] [--only WORD] [--minutes N]  MPICH's own tests, switched all the time
+cargo xtask soak suites [--mpi NAME] [--only WORD] [--minutes N] [--resume]  MPICH's own tests, switched all the time
 cargo xtask soak --page             docs/compatibility.md, from the record of the last soak
 cargo xtask soak crossings [MINUTES]  crossings of guests without end
-cargo xtask soak faults [--minutes N] [--seed S]  daemons, agents, QEMUs killed, the link cut, in every phase
+cargo xtask soak faults [--minutes N] [--resume | --table]  daemons, agents, QEMUs killed, the link cut, in every phase
 cargo xtask soak fuzz [--minutes N] [TARGET]  decoders of bytes of other processes, by cargo-fuzz
 cargo xtask bench overhead|switch   with and without the library; what a switch costs
 cargo xtask bench scale             what a switch costs on 2 to 32 ranks

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use symvirt_host::api::model::{VmInfo, VmState};
 use symvirt_host::operation::Phase;
 
@@ -28,7 +29,7 @@ const CUT: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Who is killed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) enum Victim {
     /// The daemon of the host that the gang leaves, which coordinates.
     Coordinator,

@@ -11,7 +11,7 @@
 //! | [`degraded`] | HCAs that come up too late |
 //! | [`fault`] | cancel, foreign holders, killed ranks |
 //! | [`killed`] | daemons killed in mid-crossing |
-//! | [`faults`] | the same in every phase, without end |
+//! | [`faults`] | the same in every phase, without end; a record to go on with |
 //! | [`soak`] | crossings without end |
 //! | [`refusal`] | orders that are refused before anything is touched |
 
@@ -19,12 +19,11 @@ mod convergence;
 mod crossing;
 mod degraded;
 mod fault;
-mod faults;
+pub mod faults;
 mod killed;
 mod refusal;
 mod soak;
 
-pub use faults::faults;
 pub use soak::soak;
 
 use std::time::{Duration, Instant};

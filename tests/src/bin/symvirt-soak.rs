@@ -55,6 +55,12 @@ enum Which {
         /// Longest run of a test, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         limit: u64,
+        /// Of the order of the tests; without it, a new one, which is printed
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Go on with the record of an earlier run: only what it does not have is run
+        #[arg(long)]
+        resume: bool,
     },
 }
 
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
                 only,
                 minutes,
                 limit,
+                seed,
+                resume,
             }),
             _,
         ) => {
@@ -75,6 +83,8 @@ fn main() -> ExitCode {
                 only,
                 time: Duration::from_secs(60 * minutes),
                 limit: Duration::from_secs(limit),
+                seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+                resume,
             };
             suites::run(&wanted, &cli.suites_json)
         }

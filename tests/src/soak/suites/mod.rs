@@ -44,6 +44,10 @@ pub struct Wanted {
     pub time: Duration,
     /// For one run of a test; the suite's own limit may be shorter.
     pub limit: Duration,
+    /// Of the order of the tests.
+    pub seed: u64,
+    /// Whether the record is gone on with, without the tests that it has.
+    pub resume: bool,
 }
 
 /// Runs tests until the time is over or all were run, and says each one as it ends. Whether none
@@ -53,8 +57,15 @@ pub struct Wanted {
 /// When the suite cannot be had, or the record not be written.
 pub fn run(wanted: &Wanted, json: &Path) -> anyhow::Result<bool> {
     let begun = Instant::now();
-    let mut record = Record::default();
-    for (mpi, built, test) in &listed(wanted)? {
+    println!("--seed {}", wanted.seed);
+    let mut record = match wanted.resume {
+        true => Record::read(json)?,
+        false => Record::default(),
+    };
+    let mut all = listed(wanted)?;
+    all.retain(|(mpi, _, test)| !record.has(&mpi.to_string(), &test.name()));
+    println!("{} tests are left", all.len());
+    for (mpi, built, test) in &all {
         if begun.elapsed() >= wanted.time {
             break;
         }
@@ -70,7 +81,7 @@ pub fn run(wanted: &Wanted, json: &Path) -> anyhow::Result<bool> {
     Ok(record.ours() == 0)
 }
 
-/// All that is wanted, in a random order that is always the same: a short run has met everything.
+/// All that is wanted, in the order of the seed: a short run meets something of everything.
 fn listed(wanted: &Wanted) -> anyhow::Result<Vec<(Mpi, std::rc::Rc<Built>, Test)>> {
     let is_wanted =
         |mpi: &Mpi| wanted.mpis.is_empty() || wanted.mpis.iter().any(|key| key == mpi.key());
@@ -87,7 +98,7 @@ fn listed(wanted: &Wanted) -> anyhow::Result<Vec<(Mpi, std::rc::Rc<Built>, Test)
     }
     all.sort_by_key(|(mpi, _, test)| {
         let mut hash = DefaultHasher::new();
-        (mpi.key(), test).hash(&mut hash);
+        (wanted.seed, mpi.key(), test).hash(&mut hash);
         hash.finish()
     });
     Ok(all)

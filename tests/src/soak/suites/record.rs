@@ -15,6 +15,9 @@ pub struct Row {
     pub suite: String,
     /// As the table calls it.
     pub mpi: String,
+    /// Names of all that were tried, those that do not compile among them.
+    #[serde(default)]
+    pub tried: Vec<String>,
     /// Tests that were run.
     pub tests: u64,
     /// Switches that took effect in those that passed.
@@ -50,6 +53,7 @@ impl Record {
             self.rows.len() - 1
         });
         let row = &mut self.rows[at];
+        row.tried.push(name.to_owned());
         row.tests += u64::from(!matches!(fate, Fate::NotBuilt));
         match fate {
             Fate::Passed(switches) => row.switches += switches,
@@ -61,6 +65,12 @@ impl Record {
             Fate::NotBuilt => row.not_built += 1,
             Fate::Ours(why) => row.ours.push((name.to_owned(), why.clone())),
         }
+    }
+
+    /// Whether a test was tried with an MPI.
+    pub fn has(&self, mpi: &str, name: &str) -> bool {
+        let mut rows = self.rows.iter().filter(|row| row.mpi == mpi);
+        rows.any(|row| row.tried.iter().any(|tried| tried == name))
     }
 
     /// Tests that failed only with us.
@@ -159,6 +169,7 @@ mod tests {
         let row = Row {
             suite: "rma".to_owned(),
             mpi: "an MPI".to_owned(),
+            tried: vec!["rma/put 2".to_owned(); 5],
             tests: 4,
             switches: 9,
             not_built: 1,
@@ -167,6 +178,8 @@ mod tests {
             ours: vec![("rma/put 2".to_owned(), "why".to_owned())],
         };
         assert_eq!(record.rows, [row]);
+        assert!(record.has("an MPI", "rma/put 2"));
+        assert!(!record.has("another MPI", "rma/put 2") && !record.has("an MPI", "rma/put 3"));
         assert!(record.to_string().contains("only with us: rma/put 2: why"));
         assert!(
             record

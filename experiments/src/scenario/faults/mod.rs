@@ -1,8 +1,10 @@
 //! `symvirt-lab faults`: daemons, agents, ranks and QEMUs killed or standing still, and the link
 //! between the hosts cut, in every phase of crossings, in an order of chance, until the time is
-//! over; a table of what became of them.
+//! over; a table of what became of them, which a later run can go on with.
 
-use std::collections::BTreeMap;
+mod record;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,17 +12,21 @@ use symvirt_host::operation::Phase;
 
 use super::killed::{Kill, LIMIT, Victim, endures};
 use super::{at_home, expect_verified};
+use crate::lab_dir::LabDir;
+use record::Record;
 
 /// Longer than any crossing takes: the job must not end in mid-crossing.
 const MARGIN: Duration = Duration::from_secs(1200);
 
-/// What became of one kind of kill.
-#[derive(Default)]
-struct Row {
-    done: u32,
-    rolled_back: u32,
-    degraded: u32,
-    slowest: Duration,
+/// What is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// No further crossing is begun after this.
+    pub time: Duration,
+    /// Of the order of the faults.
+    pub seed: u64,
+    /// Whether the record of an earlier run is gone on with: what it does not have comes first.
+    pub resume: bool,
 }
 
 /// Every crossing in one direction in which somebody can be killed.
@@ -70,65 +76,63 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
     .collect()
 }
 
-/// Kills until `time` is over, in the order of `seed`; `Ok(true)` if the job then ends verified.
+/// Kills until the time is over; `Ok(true)` if the job then ends verified. Each crossing is in the
+/// record, `.lab/out/faults.json`, before the next begins.
 ///
 /// # Errors
 /// The first crossing that does not end as it may.
-pub fn faults(time: Duration, seed: u64) -> anyhow::Result<bool> {
-    println!("--seed {seed}");
-    let mut chance = fastrand::Rng::with_seed(seed);
+pub fn run(wanted: Wanted) -> anyhow::Result<bool> {
+    println!("--seed {}", wanted.seed);
+    let file = file()?;
+    let mut record = match wanted.resume {
+        true => Record::read(&file)?,
+        false => Record::default(),
+    };
+    let mut chance = fastrand::Rng::with_seed(wanted.seed);
     let mut there = [kills("a", "b"), kills("b", "a")].map(|mut kills| {
         chance.shuffle(&mut kills);
+        kills.sort_by_key(|kill| record.has(kill));
         kills.into_iter().cycle()
     });
     let bed = at_home(None)?;
-    let seconds = (time + MARGIN).as_secs();
+    let seconds = (wanted.time + MARGIN).as_secs();
     let mut job = bed.job(&format!("halo --seconds {seconds}"))?;
     let begun = Instant::now();
-    let mut rows: BTreeMap<(Victim, &str, Phase), Row> = BTreeMap::new();
     let mut at_b = false;
-    while begun.elapsed() < time {
+    while begun.elapsed() < wanted.time {
         let kill = there[usize::from(at_b)].next();
         let kill = kill.context("nobody is to be killed")?;
-        let (phase, after) = match endures(&bed, kill) {
-            Ok(ended) => ended,
+        let ended = endures(&bed, kill);
+        record.note(&kill, ended.as_ref().ok().copied());
+        record.write(&file)?;
+        match ended {
+            Ok((phase, after)) => {
+                let seconds = after.as_secs_f64();
+                println!("{kill:?}: {phase}, {seconds:.1} s after the kill");
+                at_b ^= phase != Phase::RolledBack;
+            }
             Err(error) => {
                 println!("logs are kept in {}", bed.lab.keep_logs()?.display());
-                show(&rows);
+                print!("{record}");
                 return Err(error.context(format!("{kill:?}")));
             }
-        };
-        let row = rows.entry((kill.victim, kill.mode, kill.at)).or_default();
-        row.slowest = row.slowest.max(after);
-        at_b ^= phase != Phase::RolledBack;
-        match phase {
-            Phase::Done => row.done += 1,
-            Phase::Degraded => row.degraded += 1,
-            _ => row.rolled_back += 1,
         }
-        println!(
-            "{kill:?}: {phase}, {:.1} s after the kill",
-            after.as_secs_f64()
-        );
     }
     job.finish("halo")?;
     expect_verified(&mut job, LIMIT)?;
-    show(&rows);
+    print!("{record}");
     Ok(true)
 }
 
-fn show(rows: &BTreeMap<(Victim, &str, Phase), Row>) {
-    println!(
-        "| killed, cut or silent | mode | in phase | done | degraded | rolled back | slowest end after it |"
-    );
-    println!("|---|---|---|---|---|---|---|");
-    for ((victim, mode, at), row) in rows {
-        println!(
-            "| {victim:?} | {mode} | {at} | {} | {} | {} | {:.1} s |",
-            row.done,
-            row.degraded,
-            row.rolled_back,
-            row.slowest.as_secs_f64()
-        );
-    }
+/// Prints the table of the record, and runs nothing.
+///
+/// # Errors
+/// When there is no record.
+pub fn show() -> anyhow::Result<()> {
+    print!("{}", Record::read(&file()?)?);
+    Ok(())
+}
+
+fn file() -> anyhow::Result<PathBuf> {
+    Ok(LabDir::open()?.part("out")?.join("faults.json"))
 }
