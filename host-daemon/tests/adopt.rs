@@ -1,35 +1,25 @@
 //! A gang that is handed over, as the host that takes it over brings it to its end.
 #![allow(clippy::unwrap_used)] // A test that fails may panic.
 
-#[allow(dead_code)] // Shared with another test program.
+#[allow(dead_code)] // Shared with other test programs.
 mod agent;
 #[allow(dead_code)] // Shared with other test programs.
 mod daemons;
 mod namespace;
-#[allow(dead_code)] // Shared with another test program.
+#[allow(dead_code)] // Shared with other test programs.
 mod vms;
 
 use std::sync::Arc;
 
+use agent::gang::until;
 use agent::{Agents, join};
 use daemons::{Bed, LIMIT};
 use namespace::inside_namespace;
-use symvirt_host::guest::{Gang, GangView, Gangs};
+use symvirt_host::guest::{Gang, Gangs};
 use symvirt_host::host::LocalHost;
 use symvirt_host::operation::Target;
 use symvirt_host::operation::effects::{Guests, HandOver, Host as _, HostCall};
 use vms::Host;
-
-async fn until(gang: &Gang, enough: impl Fn(&GangView) -> bool) {
-    let waited = async {
-        while !enough(&gang.view()) {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, waited)
-        .await
-        .unwrap_or_else(|_| panic!("{:?}", gang.view()));
-}
 
 #[tokio::test]
 async fn a_gang_that_is_handed_over_held_runs_again() {

@@ -1,5 +1,6 @@
 //! Beds go down with the process that is asked to end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -9,6 +10,15 @@ use super::ledger::Ledger;
 
 /// The beds of this process.
 static OPEN: Mutex<Vec<Ledger>> = Mutex::new(Vec::new());
+
+/// Whether this process was asked to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Whether beds are being taken down because this process was asked to end: what fails in them now
+/// says nothing about what is under test.
+pub fn is_ending() -> bool {
+    ENDING.load(Ordering::SeqCst)
+}
 
 /// Takes the bed down when this process is asked to end. One thread serves all beds of the
 /// process: it must not end the process before every one of them is gone.
@@ -25,6 +35,7 @@ pub(super) fn end_on_signals(ledger: &Ledger) {
             let Some(signal) = signals.forever().next() else {
                 return;
             };
+            ENDING.store(true, Ordering::SeqCst);
             eprintln!("signal {signal}: taking the test bed down");
             let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
             for ledger in open.iter() {

@@ -27,7 +27,7 @@ pub mod bare;
 mod error;
 pub mod guest;
 pub mod host;
-mod interrupt;
+pub mod interrupt;
 pub mod ledger;
 mod network;
 mod population;

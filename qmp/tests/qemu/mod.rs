@@ -18,6 +18,14 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// How often a migration is asked how far it is.
 pub const OFTEN: Duration = Duration::from_millis(20);
 
+/// Slow enough never to end by itself.
+pub fn crawling() -> Settings {
+    Settings {
+        max_bandwidth: Some(4096),
+        ..Settings::live()
+    }
+}
+
 /// A machine that ends with the test.
 pub struct Machine {
     pub qmp: Client,

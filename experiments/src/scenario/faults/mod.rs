@@ -7,11 +7,12 @@ mod record;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use symvirt_host::operation::Phase;
 
 use super::killed::{Kill, LIMIT, Victim, endures};
 use super::{at_home, expect_verified};
+use crate::lab::interrupt;
 use crate::lab_dir::LabDir;
 use record::Record;
 
@@ -103,6 +104,9 @@ pub fn run(wanted: Wanted) -> anyhow::Result<bool> {
         let kill = there[usize::from(at_b)].next();
         let kill = kill.context("nobody is to be killed")?;
         let ended = endures(&bed, kill);
+        if interrupt::is_ending() {
+            bail!("interrupted in {kill:?}");
+        }
         record.note(&kill, ended.as_ref().ok().copied());
         record.write(&file)?;
         match ended {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Line, Record, whole};
+use super::record::{Line, Record};
 use crate::operation::plan::Plan;
 
 /// See the module.
@@ -23,7 +23,7 @@ impl Salvaged {
 
     /// The same of what such a file holds.
     pub fn of(bytes: &[u8]) -> Self {
-        let line = |text| whole(text).map(|Line { record, .. }| record);
+        let line = |text| Line::whole(text).map(|Line { record, .. }| record);
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
         let plan = match lines.next().and_then(line) {
             Some(Record::Planned { plan }) => Some(plan),
