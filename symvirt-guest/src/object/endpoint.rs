@@ -134,7 +134,7 @@ impl Endpoint {
     /// Counts one message.
     #[inline(always)]
     pub fn count_sent(&self) {
-        super::worker::bump(&self.sent);
+        super::traffic::bump(&self.sent);
     }
 }
 

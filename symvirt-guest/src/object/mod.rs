@@ -27,6 +27,7 @@ pub mod reply;
 pub mod request;
 pub mod route;
 pub mod syncs;
+pub mod traffic;
 pub mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -17,6 +17,7 @@ mod job;
 pub mod over;
 mod pace;
 pub mod record;
+pub mod report;
 mod stage;
 mod volume;
 
@@ -38,7 +39,8 @@ use interval::Interval;
 use job::Job;
 use over::{Item, Items};
 use pace::Pace;
-use record::{Record, Report};
+use record::Record;
+use report::Report;
 use stage::Stage;
 
 /// How often the job's processes are looked at.
