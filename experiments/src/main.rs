@@ -59,7 +59,7 @@ enum Command {
         /// Of their order; without it, a new one, which is printed
         #[arg(long)]
         seed: Option<u64>,
-        /// Go on with the record of an earlier run: what it does not have comes first
+        /// Go on with the record of an earlier run: what it does not have, or only as failed, comes first
         #[arg(long)]
         resume: bool,
         /// Run nothing: print the table of the record

@@ -246,3 +246,40 @@ async fn a_copy_whose_destination_is_killed_goes_to_another_and_the_report_says_
     assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
     assert!(a.vms().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_request_that_is_asked_again_is_the_same_also_for_the_next_daemon() {
+    if !inside_namespace("a_request_that_is_asked_again_is_the_same_also_for_the_next_daemon") {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = bed.start_killable("a").await;
+    let vm = spec(&host, "vm1", "52:54:00:00:00:01");
+    a.client.start_vm(&vm).await.unwrap();
+    let _b = bed.start("b").await;
+    let mut slowly = migrate("b");
+    slowly["limits"] = json!({ "bandwidth": 65536 });
+    let (one, other) = tokio::join!(
+        a.client.begin_as("x-1", slowly.clone()),
+        a.client.begin_as("x-1", slowly.clone())
+    );
+    let begun = one.unwrap();
+    assert_eq!(other.unwrap().id, begun.id);
+    a.kill().await;
+
+    let a = bed.start_killable("a").await;
+    let again = a.client.begin_as("x-1", slowly.clone()).await.unwrap();
+    assert_eq!(again.id, begun.id);
+    assert_eq!(a.client.operations().await.len(), 1);
+    let reused = a.client.begin_as("x-1", migrate("b")).await.unwrap_err();
+    assert_eq!(reused.code, "request-id-reused");
+    // Who asks for something else is told that something is under way.
+    let busy = a.client.begin_as("x-2", slowly.clone()).await.unwrap_err();
+    assert_eq!(busy.code, "busy");
+    a.client.cancel(&begun).await.unwrap();
+    assert_eq!(a.client.finish(&begun).await.phase, Phase::RolledBack);
+    // It is shown also when it is over.
+    let over = a.client.begin_as("x-1", slowly).await.unwrap();
+    assert_eq!((over.id, over.phase), (begun.id, Phase::RolledBack));
+    a.kill().await;
+}

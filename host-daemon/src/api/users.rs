@@ -11,6 +11,9 @@
 //! | `DELETE /v1/reservations/{id}` | give back what is reserved here by a coordinator that is gone |
 //! | `GET /v1/retries`, `DELETE /v1/retries/{id}` | what ended operations could not do; give one up |
 //! | `GET /v1/operations/{id}/events` | its changes until it ends, as server-sent events |
+//!
+//! `POST /v1/operations?request_id=ID`, sent again because its answer was lost, is answered with the
+//! operation that it began, also by another daemon of the host.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,7 +34,7 @@ use super::extract::Body;
 use super::model::{GangInfo, HostInfo, OperationInfo, Released, VmInfo};
 use crate::config::{GangName, VmName, VmSpec};
 use crate::daemon::Daemon;
-use crate::operation::{Denial, Denied, OperationId, Request};
+use crate::operation::{Denial, Denied, OperationId, Request, RequestId};
 use crate::retry::RetryInfo;
 
 type Shared = State<Arc<Daemon>>;
@@ -112,8 +115,16 @@ async fn operations(State(daemon): Shared) -> Json<Vec<OperationInfo>> {
     Json(daemon.engine.list())
 }
 
+/// How an operation is asked for.
+#[derive(serde::Deserialize)]
+struct Asked {
+    /// Asked again by the same id, it is the same operation.
+    request_id: Option<RequestId>,
+}
+
 async fn submit(
     State(daemon): Shared,
+    Query(Asked { request_id }): Query<Asked>,
     Body(request): Body<Request>,
 ) -> Result<(StatusCode, Json<OperationInfo>), ApiError> {
     info!(%request, "audit: start operation");
@@ -123,7 +134,7 @@ async fn submit(
             Request::Switch { gang, .. } => Some(gang.clone()),
             Request::Migrate { .. } => None,
         };
-        let started = daemon.engine.submit(request).await?;
+        let started = daemon.engine.submit(request, request_id).await?;
         let wish = settles.and_then(|gang| daemon.host.wishes.of(&gang));
         if let Some(Err(error)) = wish.map(|info| daemon.host.wishes.remove(&info.wish.operation)) {
             tracing::warn!(%error, "a retry is not given up");
@@ -214,7 +225,9 @@ impl From<Denial> for ApiError {
             | Denial::UnknownHost { .. }
             | Denial::UnknownOperation { .. } => StatusCode::NOT_FOUND,
             Denial::Unreachable { .. } | Denial::Certificates { .. } => StatusCode::BAD_GATEWAY,
-            Denial::BadSpec { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Denial::BadSpec { .. } | Denial::RequestIdReused { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Denial::AlreadyThere { .. }
             | Denial::CannotCancel { .. }
             | Denial::NotOrphaned { .. }

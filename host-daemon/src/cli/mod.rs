@@ -7,11 +7,13 @@
 //! | [`vms`] | `vm`, `gang`, `host` |
 //! | [`operations`] | `migrate`, `switch`, `status`, `cancel` |
 //! | [`watch`] | live progress |
+//! | [`patience`] | what commands do while the daemon is away |
 //! | [`table`] | how operations and their reports look |
 
 mod arguments;
 mod daemon;
 mod operations;
+mod patience;
 mod table;
 mod vms;
 mod watch;
@@ -59,6 +61,12 @@ pub enum CliError {
     /// The daemon's answer.
     #[error("talk to symvirtd")]
     Http(#[source] HttpError),
+    /// The daemon ended while it was asked to begin something, and was not seen again.
+    #[error("whether the operation has begun is not known, `symvirt status` will show it")]
+    Unanswered(#[source] Box<CliError>),
+    /// No id for a request.
+    #[error("make up an id for the request: {0}")]
+    Random(getrandom::Error),
     /// A VM's file.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,12 +1,13 @@
 //! `symvirt migrate`, `switch`, `status`, `watch`, `cancel` and `release`.
 
 use super::arguments::{Migrate, Switch};
+use super::patience::{again, may_return, was_cut};
 use super::vms::show;
 use super::{CliError, Daemon, Exit, say, table, watch};
 use crate::api::error::Problem;
 use crate::api::model::{OperationInfo, Released};
 use crate::config::VmName;
-use crate::operation::{Limits, OperationId, Request};
+use crate::operation::{Limits, OperationId, Request, RequestId};
 use crate::retry::RetryInfo;
 
 pub(super) async fn migrate(
@@ -48,7 +49,7 @@ async fn start(
     detach: bool,
     json: bool,
 ) -> Result<Exit, CliError> {
-    let operation: OperationInfo = daemon.post("/v1/operations", &request).await?;
+    let operation = begin(daemon, &request).await?;
     if detach {
         show(json, &operation, |operation| {
             say(format_args!("{}", operation.id))
@@ -56,6 +57,21 @@ async fn start(
         return Ok(Exit::Done);
     }
     watch::follow(daemon, operation, json).await
+}
+
+/// Begins an operation once, also if the daemon ends before it has answered: the next one, asked by
+/// the same id, knows what has begun.
+async fn begin(daemon: &Daemon, request: &Request) -> Result<OperationInfo, CliError> {
+    let id = RequestId::random().map_err(CliError::Random)?;
+    let path = format!("/v1/operations?request_id={id}");
+    let ask = || daemon.post(&path, request);
+    match ask().await {
+        Err(error) if was_cut(&error) => match again(ask).await {
+            Err(error) if may_return(&error) => Err(CliError::Unanswered(Box::new(error))),
+            answer => answer,
+        },
+        answer => answer,
+    }
 }
 
 pub(super) async fn status(

@@ -3,17 +3,10 @@
 
 use std::io::{IsTerminal, Write};
 
-use tokio::time::{Duration, Instant};
-
+use super::patience::{again, may_return};
 use super::{CliError, Daemon, Exit, print_json, table};
 use crate::api::model::OperationInfo;
-use crate::http::{EventStream, HttpError};
 use crate::operation::Phase;
-
-/// How long a daemon that has ended may take to be there again.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks for it.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows `operation` until it ends or the user detaches.
 pub(super) async fn follow(
@@ -25,8 +18,9 @@ pub(super) async fn follow(
     let mut screen = Screen::new(json);
     screen.show(&operation).map_err(CliError::Output)?;
     let path = format!("/v1/operations/{id}/events");
-    let mut events = match daemon.events(&path).await {
-        Err(error) if may_return(&error) => again(daemon, &path).await?,
+    let listen = || daemon.events(&path);
+    let mut events = match listen().await {
+        Err(error) if may_return(&error) => again(listen).await?,
         events => events?,
     };
     let mut last = operation;
@@ -39,7 +33,7 @@ pub(super) async fn follow(
                     screen.show(&next).map_err(CliError::Output)?;
                     last = next;
                 }
-                None => events = again(daemon, &path).await?,
+                None => events = again(listen).await?,
             },
             _ = &mut interrupted => {
                 eprintln!(
@@ -52,27 +46,6 @@ pub(super) async fn follow(
     }
     screen.finish(&last).map_err(CliError::Output)?;
     Ok(Exit::of(last.phase))
-}
-
-/// Whether it is the failure of a daemon that may be there again.
-fn may_return(error: &CliError) -> bool {
-    matches!(
-        error,
-        CliError::Daemon { .. } | CliError::Http(HttpError::Connection { .. })
-    )
-}
-
-/// The events once more: the daemon has ended, and the next one goes on with the operation.
-async fn again(daemon: &Daemon, path: &str) -> Result<EventStream, CliError> {
-    eprintln!("symvirtd has ended the connection; waiting for it to be there again");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        tokio::time::sleep(PAUSE).await;
-        match daemon.events(path).await {
-            Err(error) if may_return(&error) && Instant::now() < deadline => {}
-            events => return events,
-        }
-    }
 }
 
 struct Screen {

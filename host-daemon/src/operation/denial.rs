@@ -54,6 +54,12 @@ pub enum Denial {
         /// As asked for.
         operation: OperationId,
     },
+    /// An id names one request.
+    #[error("the id of this request is that of another one, which began operation {operation}")]
+    RequestIdReused {
+        /// What it began.
+        operation: OperationId,
+    },
     /// Too late for a cancel.
     #[error("operation {operation} cannot be cancelled: {why}")]
     CannotCancel {
@@ -215,6 +221,7 @@ impl Denial {
             Self::UnknownHost { .. } => "unknown-host",
             Self::AlreadyThere { .. } => "already-there",
             Self::UnknownOperation { .. } => "unknown-operation",
+            Self::RequestIdReused { .. } => "request-id-reused",
             Self::CannotCancel { .. } => "cannot-cancel",
             Self::NotOrphaned { .. } => "not-orphaned",
             Self::MayBeWhole { .. } => "may-be-whole",
@@ -251,6 +258,7 @@ impl Denial {
                 known_ones("configured peers", known) + "; a new one needs a `[[peer]]` entry"
             }
             Self::AlreadyThere { .. } => "nothing to do".into(),
+            Self::RequestIdReused { .. } => "each request needs an id of its own".into(),
             Self::UnknownOperation { .. } => "`symvirt status` lists them".into(),
             Self::CannotCancel { operation, .. } => {
                 format!("`symvirt watch {operation}` follows it to its end")

@@ -20,7 +20,6 @@ use super::phase::Phase;
 use super::phases::{Crew, Shown};
 use super::plan::{OperationId, Plan, Request};
 use super::state::{Event, State, next};
-use super::validate::{Denied, Validated};
 use super::{Denial, Report};
 use crate::api::error::chain;
 use crate::api::model::{OperationInfo, Progress};
@@ -31,6 +30,7 @@ use crate::peer::Peer;
 use crate::retry::{Wishes, wanted};
 
 mod afterwards;
+mod asked;
 mod damaged;
 
 pub use afterwards::Occupied;
@@ -44,6 +44,7 @@ pub struct Engine {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: Instant,
     wishes: Arc<Wishes>,
+    turns: asked::Turns,
     directory: PathBuf,
     /// Gangs that nothing may begin on.
     damaged: BTreeMap<GangName, damaged::Damaged>,
@@ -162,6 +163,7 @@ impl Engine {
             clock,
             started: Instant::now(),
             wishes,
+            turns: asked::Turns::default(),
             directory,
             damaged,
             table,
@@ -243,56 +245,6 @@ impl Engine {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Validates a request and starts its operation.
-    ///
-    /// # Errors
-    /// [`Denied`]; nothing was changed.
-    pub async fn submit(self: &Arc<Self>, request: Request) -> Result<OperationInfo, Denied> {
-        let gang = request.gang().clone();
-        self.see_it_is_known(&gang)?;
-        let id = self.reserve(&gang)?;
-        match self.begin(id, request).await {
-            Ok(info) => Ok(info),
-            Err(denied) => {
-                self.host.end_lease(&gang);
-                Err(denied)
-            }
-        }
-    }
-
-    fn reserve(&self, gang: &GangName) -> Result<OperationId, Denial> {
-        let mut table = self.table();
-        let id = OperationId::nth(&self.config.host, table.last + 1);
-        self.host.lease(gang, &id)?;
-        table.last += 1;
-        Ok(id)
-    }
-
-    async fn begin(
-        self: &Arc<Self>,
-        id: OperationId,
-        request: Request,
-    ) -> Result<OperationInfo, Denied> {
-        let Validated {
-            plan,
-            gang,
-            destination,
-            notes,
-        } = self.validate(id, request).await?;
-        let journal = Journal::create(&self.directory, &plan, self.clock.now_ms());
-        let journal = match journal {
-            Ok(journal) => journal,
-            Err(error) => {
-                self.release_reservation(&plan, destination.as_ref()).await;
-                return Err(Denied::Journal(error));
-            }
-        };
-        let state = State::start(&plan);
-        let crew = self.crew(plan, &state, destination, gang);
-        notes.into_iter().for_each(|note| crew.note(note));
-        Ok(self.launch(crew, journal, state))
     }
 
     async fn run(

@@ -33,6 +33,7 @@ pub mod phase;
 pub mod phases;
 pub mod plan;
 pub mod report;
+pub mod request_id;
 pub mod state;
 #[cfg(test)]
 mod state_tests;
@@ -46,5 +47,6 @@ pub use plan::{
     Compress, DropCache, IfNotConverging, Limits, Mode, OperationId, Plan, Request, Target, VmPlan,
 };
 pub use report::Report;
+pub use request_id::RequestId;
 pub use state::{Event, State};
 pub use validate::Denied;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::request_id::RequestId;
 use crate::config::{GangName, HcaName, HostName, VmName};
 
 /// Name of an operation: its coordinator and a number, so that no two hosts give the same one.
@@ -306,6 +307,9 @@ pub struct Plan {
     pub id: OperationId,
     /// What was asked for.
     pub request: Request,
+    /// The id that it was asked for by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
     /// The VMs of the gang.
     pub vms: Vec<VmPlan>,
     /// Whether the gang has members whose transport is to be switched.

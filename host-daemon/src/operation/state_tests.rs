@@ -17,6 +17,7 @@ fn plan() -> impl Strategy<Value = Plan> {
     let target = prop_oneof![Just(Target::Native), Just(Target::Fallback)];
     (request, hca(), hca(), any::<bool>(), target).prop_map(
         |(request, source_hca, destination_hca, ranks, interconnect)| Plan {
+            request_id: None,
             id: OperationId::nth(&"a".parse().unwrap(), 1),
             request,
             vms: vec![VmPlan {
@@ -226,6 +227,7 @@ proptest! {
 #[test]
 fn a_cancel_before_the_point_of_no_return_ends_rolled_back() {
     let plan = Plan {
+        request_id: None,
         id: OperationId::nth(&"a".parse().unwrap(), 1),
         request: migrate(Mode::Live),
         vms: vec![],
@@ -249,6 +251,7 @@ fn a_gang_without_ranks_whose_last_job_ended_on_fallback_takes_the_hcas_it_is_gi
         destination_hca: Some("hca0".parse().unwrap()),
     };
     let mut plan = Plan {
+        request_id: None,
         id: OperationId::nth(&"a".parse().unwrap(), 1),
         request: migrate(Mode::Live),
         vms: vec![vm],

@@ -91,6 +91,7 @@ impl Engine {
         }
         let plan = Plan {
             id,
+            request_id: None,
             vms: vms
                 .iter()
                 .map(|vm| self.plan_vm(vm, &request, &hcas))
@@ -241,6 +242,7 @@ mod tests {
     fn plan(request: Request, hca: bool, ranks: bool) -> Plan {
         let source: HostName = "a".parse().unwrap();
         Plan {
+            request_id: None,
             id: OperationId::nth(&source, 1),
             vms: vec![VmPlan {
                 vm: "vm1".parse().unwrap(),

@@ -64,7 +64,7 @@ impl Here {
             mode: Mode::Live,
             limits: Limits::default(),
         };
-        let begun = self.engine.submit(request).await;
+        let begun = self.engine.submit(request, None).await;
         let begun = begun.map_err(|denied| chain(&denied))?;
         let follow = self.engine.follow(&begun.id);
         let mut shown = follow.map_err(|denial| denial.to_string())?;

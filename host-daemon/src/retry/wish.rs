@@ -61,6 +61,7 @@ mod tests {
 
     fn plan(ranks: bool) -> Plan {
         Plan {
+            request_id: None,
             id: "a-7".parse().unwrap(),
             request: Request::Migrate {
                 gang: "job".parse().unwrap(),

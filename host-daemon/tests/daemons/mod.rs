@@ -232,6 +232,12 @@ impl Running {
             .await
     }
 
+    /// The same by an id.
+    pub async fn begin_as(&self, id: &str, request: Value) -> Result<OperationInfo, Problem> {
+        let path = format!("/v1/operations?request_id={id}");
+        self.ask(Method::POST, &path, Some(&request)).await
+    }
+
     pub async fn cancel(&self, operation: &OperationInfo) -> Result<OperationInfo, Problem> {
         self.ask(
             Method::DELETE,

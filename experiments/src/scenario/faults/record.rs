@@ -56,8 +56,10 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether a crossing with this fault has ended as it may.
     pub fn has(&self, kill: &Kill) -> bool {
-        self.rows.iter().any(|row| row.is_of(kill))
+        let mut rows = self.rows.iter();
+        rows.any(|row| row.is_of(kill) && row.done + row.degraded + row.rolled_back > 0)
     }
 
     /// Adds a crossing: its last phase and how long after the fault it ended, or none if it did
@@ -166,6 +168,8 @@ mod tests {
     fn the_way_back_is_another_crossing() {
         let mut record = Record::default();
         record.note(&CASE, None);
+        assert!(!record.has(&CASE), "it failed");
+        record.note(&CASE, Some((Phase::Done, Duration::from_secs(3))));
         let back = Kill {
             from: "b",
             to: "a",

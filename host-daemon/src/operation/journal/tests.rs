@@ -6,6 +6,7 @@ use crate::operation::state::Event;
 
 fn plan() -> Plan {
     Plan {
+        request_id: None,
         id: OperationId::nth(&"a".parse().unwrap(), 3),
         request: Request::Migrate {
             gang: "job".parse().unwrap(),

@@ -63,6 +63,7 @@ impl Setting {
                 .then(|| format!("hca{n}").parse().unwrap()),
         };
         Plan {
+            request_id: None,
             id: OperationId::nth(&host, 1),
             request: Request::Migrate {
                 gang: "job".parse().unwrap(),
