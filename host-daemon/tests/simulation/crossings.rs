@@ -175,6 +175,15 @@ async fn a_stranger_who_holds_the_hca_is_named_and_the_job_never_leaves_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rank_that_has_not_found_its_new_agent_yet_is_no_stranger() {
+    for setting in Setting::all() {
+        let ended = run(setting, Some(Fault::AgentNew), None).await;
+        check(setting, &ended, "the agent has just begun anew");
+        assert_eq!(ended.state.phase, Phase::Done, "{:?}", ended.state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rank_that_dies_while_held_brings_the_gang_home_and_is_named() {
     for setting in Setting::all() {
         let ended = run(setting, Some(Fault::DiesHeld), None).await;

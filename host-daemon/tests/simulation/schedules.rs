@@ -39,7 +39,7 @@ impl Draw {
 
     fn fault(&mut self, effects: usize, records: usize) -> Fault {
         let n = 1 + self.below(effects);
-        match self.below(12) {
+        match self.below(13) {
             0 => Fault::Refused(n),
             1 => Fault::AnswerLost(n),
             2 => Fault::Away(n, 1 + self.below(60)),
@@ -63,6 +63,7 @@ impl Draw {
                 ][self.below(3)],
             ),
             9 => Fault::AgentDies(n, 1 + self.below(60) as u64),
+            10 => Fault::AgentNew,
             _ => Fault::Crashes(Crash {
                 at: self.moment(effects, records),
                 forward: self.coin(),

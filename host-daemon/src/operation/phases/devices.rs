@@ -29,40 +29,39 @@ const SETTLED: Duration = Duration::from_secs(1);
 impl Crew {
     /// A process that is no rank, and holds a verbs device that is to go, would stop the operation
     /// later, after the job was moved off its HCA: better now.
-    pub(super) fn check_strangers(&self) -> Outcome {
-        for vm in self.plan.vms.iter().filter(|vm| vm.source_hca.is_some()) {
-            let Some(report) = self.guests.devices(&vm.vm) else {
-                continue;
-            };
-            let strangers: Vec<_> = holders(&report)
-                .into_iter()
-                .filter(|(_, holder)| !holder.rank)
-                .collect();
-            if !strangers.is_empty() {
-                return Err(held(&vm.vm, &strangers));
-            }
-        }
-        Ok(())
+    pub(super) async fn check_strangers(&self) -> Outcome {
+        let stranger = |holder: &Holder| !holder.rank;
+        let held = |vm: &&VmPlan| {
+            let report = self.guests.devices(&vm.vm);
+            report.is_some_and(|report| !holders(&report, stranger).is_empty())
+        };
+        let with = self.plan.vms.iter().filter(|vm| vm.source_hca.is_some());
+        self.let_go(with.filter(held), stranger).await
     }
 
     /// Nobody may hold a verbs device that is about to go.
     pub(super) async fn check_holders(&self) -> Outcome {
-        self.doing("asking the guests who holds their verbs devices");
         let with = |vm: &&VmPlan| vm.source_hca.is_some() && !self.is_lost(&vm.vm);
-        let mut asked: Vec<_> = self
-            .plan
-            .vms
-            .iter()
-            .filter(with)
-            .map(|vm| Asked::now(self, &vm.vm))
-            .collect();
+        self.let_go(self.plan.vms.iter().filter(with), |_| true)
+            .await
+    }
+
+    /// None of these holders has a verbs device of these VMs, or soon none has. What looks like a
+    /// stranger may be a rank, to an agent that has begun anew: it looks for its agent every second.
+    async fn let_go<'a>(
+        &self,
+        vms: impl Iterator<Item = &'a VmPlan>,
+        who: impl Fn(&Holder) -> bool,
+    ) -> Outcome {
+        self.doing("asking the guests who holds their verbs devices");
+        let mut asked: Vec<_> = vms.map(|vm| Asked::now(self, &vm.vm)).collect();
         let began = Instant::now();
         let mut seen: BTreeMap<VmName, Instant> = BTreeMap::new();
         while !asked.is_empty() {
             let mut waiting = Vec::new();
             for mut ask in asked {
                 let report = self.guests.devices(&ask.vm);
-                match report.as_ref().map(holders) {
+                match report.as_ref().map(|report| holders(report, &who)) {
                     Some(holders) if holders.is_empty() => continue,
                     Some(holders) => {
                         let since = *seen.entry(ask.vm.clone()).or_insert_with(Instant::now);
@@ -223,16 +222,13 @@ impl Asked {
     }
 }
 
-fn holders(report: &DeviceReport) -> Vec<(String, Holder)> {
+fn holders(report: &DeviceReport, who: impl Fn(&Holder) -> bool) -> Vec<(String, Holder)> {
     let devices = report.verbs.iter();
-    devices
-        .flat_map(|device| {
-            device
-                .holders
-                .iter()
-                .map(|holder| (device.name.clone(), holder.clone()))
-        })
-        .collect()
+    let holders = devices.flat_map(|device| {
+        let of_device = device.holders.iter();
+        of_device.map(|holder| (device.name.clone(), holder.clone()))
+    });
+    holders.filter(|(_, holder)| who(holder)).collect()
 }
 
 fn held(vm: &VmName, holders: &[(String, Holder)]) -> String {

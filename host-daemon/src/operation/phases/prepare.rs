@@ -22,7 +22,7 @@ impl Crew {
             measured.report.vms.retain(|known| known.vm != vm.vm);
             measured.report.vms.push(entry);
         }
-        self.check_strangers()?;
+        self.check_strangers().await?;
         self.doing("starting the destination's QEMUs");
         self.wait_at_destination().await
     }

@@ -65,6 +65,8 @@ pub enum Fault {
     /// At the nth effect the agent of the second VM is killed, and so many seconds later its guest
     /// has started another.
     AgentDies(usize, u64),
+    /// The agent of the second VM has just begun anew, and its rank has not found it yet.
+    AgentNew,
 }
 
 /// What is to become of one effect.

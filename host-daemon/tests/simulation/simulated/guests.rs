@@ -157,7 +157,7 @@ impl Guests for SimulatedGuests {
         let rank = Holder {
             pid: 7,
             program: "app".into(),
-            rank: true,
+            rank: !world.is_new(vm),
         };
         let mut holders = Vec::new();
         if world.ranks && world.job == Job::Native {

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 use super::faults::{Crash, Fault, Faults, Side, Verdict};
 
+/// Until a rank has found the agent that took the place of its own.
+const LOOKING_FOR_AGENT: Duration = Duration::from_secs(1);
+
 /// Where a VM runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -153,8 +156,8 @@ impl World {
             aborted: false,
             incarnation: 0,
             crashed: Arc::default(),
+            agent_back: faults.has(Fault::AgentNew).then(Instant::now),
             faults,
-            agent_back: None,
             crossings: 0,
             slowed: Vec::new(),
             effects: 0,
@@ -175,8 +178,17 @@ impl World {
 
     /// Whether nobody speaks for the guest.
     pub fn is_mute(&self, vm: &VmName) -> bool {
-        let second = self.vms.keys().nth(1) == Some(vm);
-        second && self.agent_back.is_some_and(|back| Instant::now() < back)
+        self.is_second(vm) && self.agent_back.is_some_and(|back| Instant::now() < back)
+    }
+
+    /// Whether who speaks for the guest does not know of its rank yet.
+    pub fn is_new(&self, vm: &VmName) -> bool {
+        let new = |back| (back..back + LOOKING_FOR_AGENT).contains(&Instant::now());
+        self.is_second(vm) && self.agent_back.is_some_and(new)
+    }
+
+    fn is_second(&self, vm: &VmName) -> bool {
+        self.vms.keys().nth(1) == Some(vm)
     }
 
     /// The QEMU of a VM ends by itself.
