@@ -1,7 +1,7 @@
 //! `symvirtd`: this host, its peers, its operations, behind two listeners.
 //!
 //! ```text
-//!   STATE_DIR/symvirtd.sock  0660   users of this host, by file permission
+//!   STATE_DIR/symvirtd.sock  0660   users of this host, by file permission; `socket` elsewhere
 //!   listen                   TLS    peers, and users elsewhere, by client certificate
 //! ```
 //!
@@ -82,11 +82,6 @@ pub struct Daemon {
     peers: Vec<HostName>,
 }
 
-/// Where the local socket is.
-pub fn socket_path(state_dir: &Path) -> PathBuf {
-    state_dir.join("symvirtd.sock")
-}
-
 /// Opens guest channels: here by socket, elsewhere by way of that host's daemon.
 struct Channels {
     here: HostName,
@@ -118,7 +113,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), DaemonError> {
     private_directory(&config.state_dir)?;
-    let listener = local_listener(&socket_path(&config.state_dir)).await?;
+    let listener = local_listener(&config.socket()).await?;
     let config = Arc::new(config);
     let tls = config.tls.as_ref().map(Tls::load).transpose()?;
     let peers: BTreeMap<_, _> = match &tls {
@@ -180,7 +175,7 @@ pub async fn run(
     let router = api::on_socket(daemon);
     let router = router.into_make_service_with_connect_info::<api::audit::Caller>();
     let local_served = async {
-        info!(host = %config.host, socket = %socket_path(&config.state_dir).display(), "serving");
+        info!(host = %config.host, socket = %config.socket().display(), "serving");
         tokio::select! {
             served = axum::serve(listener, router).into_future() => {
                 served.map_err(DaemonError::Serve)
@@ -191,7 +186,7 @@ pub async fn run(
     let served = tokio::try_join!(local_served, network_served).map(|_| ());
     retrying.abort();
     host.let_go().await;
-    if let Err(error) = fs::remove_file(socket_path(&config.state_dir)) {
+    if let Err(error) = fs::remove_file(config.socket()) {
         tracing::debug!(%error, "remove the socket");
     }
     served
@@ -245,6 +240,9 @@ async fn local_listener(path: &Path) -> Result<UnixListener, DaemonError> {
             source,
         }
     };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
+    }
     if UnixStream::connect(path).await.is_ok() {
         return Err(DaemonError::Running(path.to_owned()));
     }

@@ -9,7 +9,6 @@ use daemons::Bed;
 use hyper::Method;
 use namespace::inside_namespace;
 use symvirt_host::api::model::{HostInfo, OperationInfo};
-use symvirt_host::daemon::socket_path;
 use symvirt_host::http;
 use tokio::net::UnixStream;
 
@@ -20,7 +19,7 @@ async fn who_asked_for_what_and_was_answered_how_is_in_the_log() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = Bed::new(folder.path()).start_logged("a").await;
-    let socket = socket_path(&daemon.config.state_dir);
+    let socket = daemon.config.socket();
     let stream = UnixStream::connect(socket).await.unwrap();
     let mut sender = http::connect(stream).await.unwrap();
     let path = "/v1/host";

@@ -25,7 +25,7 @@ use symvirt_qmp::Client;
 use symvirt_qmp::commands::{self, RunState};
 use symvirt_qmp::hotplug::{UnplugError, Unplugged};
 use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Outgoing, Settings};
-use vms::{Host, LIMIT, console, taps};
+use vms::{Host, LIMIT, bootable, console, taps};
 
 const OFTEN: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_millis(300);
@@ -48,6 +48,22 @@ async fn status(client: &Client) -> RunState {
         .await
         .unwrap()
         .status
+}
+
+#[tokio::test]
+async fn without_a_kernel_the_first_disk_boots() {
+    in_namespace!("without_a_kernel_the_first_disk_boots");
+    let host = Host::new();
+    let mut spec = host.spec();
+    let disk = host.folder.path().join("bootable");
+    std::fs::write(&disk, bootable()).unwrap();
+    let second = spec.disks[0].clone();
+    spec.kernel = None;
+    spec.disks[0].path = disk;
+    spec.disks.push(second);
+    let (started, client) = host.vms.start(&spec, Origin::Boot).await.unwrap();
+    console(&started, |text| text.contains("B..")).await;
+    drop(client);
 }
 
 #[tokio::test]

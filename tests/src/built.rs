@@ -35,30 +35,41 @@ pub fn target_dir() -> PathBuf {
 pub fn release() -> &'static Release {
     static RELEASE: OnceLock<Release> = OnceLock::new();
     RELEASE.get_or_init(|| {
-        let target = target_dir();
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "symvirt-guest",
-                "--target-dir",
-            ])
-            .arg(&target)
-            .output()
-            .unwrap_or_else(|error| panic!("start cargo: {error}"));
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "symvirt-guest does not build:\n{stderr}"
-        );
-        let release = target.join("release");
+        let release = build("symvirt-guest");
         Release {
             library: release.join("libsymvirt.so"),
             guest: release.join("symvirt-guest"),
         }
     })
+}
+
+/// Builds `symvirtd` and `symvirt`, in this order, once per process.
+///
+/// # Panics
+/// When they do not build.
+pub fn daemons() -> &'static [PathBuf; 2] {
+    static DAEMONS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    DAEMONS.get_or_init(|| {
+        let release = build("symvirt-host");
+        [release.join("symvirtd"), release.join("symvirt")]
+    })
+}
+
+/// Where the programs of a package are once they are built.
+fn build(package: &str) -> PathBuf {
+    let target = target_dir();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--release", "--package", package])
+        .arg("--target-dir")
+        .arg(&target)
+        .output()
+        .unwrap_or_else(|error| panic!("start cargo: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{package} does not build:\n{stderr}"
+    );
+    target.join("release")
 }

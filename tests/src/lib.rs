@@ -11,6 +11,7 @@
 //! | [`job`] | runs a command within a time limit, with backtraces of what hangs |
 //! | [`rehearsal`] | a job under `symvirt-guest rehearse`, and its report |
 //! | [`debian`] | programs of Debian, with and without switches |
+//! | [`units`] | the units of `packaging/` under a systemd of a test's own |
 //! | [`slurm`] | a site under Slurm, whose `srun` starts jobs |
 //! | [`setting`] | how the transports change, and how UCX sends over them |
 //! | [`storm`] | such a job among switches, and what is asked of it |
@@ -37,4 +38,5 @@ pub mod setting;
 pub mod slurm;
 pub mod soak;
 pub mod storm;
+pub mod units;
 pub mod wheels;

@@ -99,7 +99,7 @@ fn suites() -> PathBuf {
 }
 
 /// As root; `sudo` keeps the environment.
-fn privileged(program: &str) -> Command {
+pub(crate) fn privileged(program: &str) -> Command {
     if nix::unistd::geteuid().is_root() {
         return Command::new(program);
     }

@@ -49,6 +49,7 @@ const PACKAGES: &[&str] = &[
     "slurm-wlm-basic-plugins",
     "slurmctld",
     "slurmd",
+    "systemd",
     "ucx-utils",
     "valgrind",
     "xz-utils",

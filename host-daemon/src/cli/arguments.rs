@@ -35,7 +35,7 @@ Exit status:
 #[derive(Parser, Debug)]
 #[command(name = "symvirt", version, about = ABOUT, after_help = GUIDE)]
 pub(super) struct Arguments {
-    /// Socket of the daemon on this host
+    /// Socket of the daemon on this host; /run/symvirt/symvirtd.sock, if it is there
     #[arg(long, global = true, env = "SYMVIRT_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
     /// The daemon of another host instead, over TLS; needs --identity

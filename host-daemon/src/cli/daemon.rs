@@ -15,8 +15,8 @@ use crate::config::{HostName, TlsFiles};
 use crate::http::{self, EventStream};
 use crate::peer::{self, Tls};
 
-/// Where a daemon installed by a package has its socket.
-const USUAL: &str = "/run/symvirt/symvirtd.sock";
+/// Where the daemon of `packaging/host/symvirtd.service` has its socket.
+pub(super) const USUAL: &str = "/run/symvirt/symvirtd.sock";
 
 /// A daemon, and who asks it.
 pub(super) enum Daemon {

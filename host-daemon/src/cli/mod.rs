@@ -48,8 +48,8 @@ pub enum CliError {
     },
     /// No socket was named and none is there.
     #[error(
-        "no socket of symvirtd: give --socket PATH or set SYMVIRT_SOCKET; or ask the daemon of \
-         another host by --remote HOST=ADDRESS:PORT"
+        "no socket of symvirtd at {usual}: give --socket PATH or set SYMVIRT_SOCKET; or ask the \
+         daemon of another host by --remote HOST=ADDRESS:PORT", usual = daemon::USUAL
     )]
     NoSocket,
     /// Nobody says who asks.

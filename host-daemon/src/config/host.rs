@@ -3,6 +3,7 @@
 //! ```toml
 //! host = "a"
 //! state_dir = "/var/lib/symvirt"
+//! socket = "/run/symvirt/symvirtd.sock"
 //! bridge = "br0"                       # where VMs' network devices are attached
 //! listen = "10.0.0.1:7420"             # for other daemons; needs [tls]
 //!
@@ -40,6 +41,10 @@ pub struct HostConfig {
     pub host: HostName,
     /// Sockets, VM states and journals; made with mode 0700 if missing.
     pub state_dir: PathBuf,
+    /// The socket that users of this host ask; `symvirtd.sock` in `state_dir` if not given, where
+    /// only root gets to. Its folder is made if missing.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
     /// Bridge that VMs' network devices are attached to.
     pub bridge: String,
     /// Where other daemons reach this one.
@@ -152,12 +157,21 @@ impl HostConfig {
             message,
         })?;
         anchor(&mut config.state_dir, path);
+        if let Some(socket) = &mut config.socket {
+            anchor(socket, path);
+        }
         if let Some(tls) = &mut config.tls {
             for file in [&mut tls.ca, &mut tls.cert, &mut tls.key] {
                 anchor(file, path);
             }
         }
         Ok(config)
+    }
+
+    /// Where users of this host ask it.
+    pub fn socket(&self) -> PathBuf {
+        let own = || self.state_dir.join("symvirtd.sock");
+        self.socket.clone().unwrap_or_else(own)
     }
 
     fn check(&self) -> Result<(), String> {

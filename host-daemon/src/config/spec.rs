@@ -5,7 +5,7 @@
 //! name = "vm1"
 //! gang = "job"
 //! memory = "512MiB"
-//! kernel = "vmlinuz"
+//! kernel = "vmlinuz"                   # without: the firmware boots the first disk
 //! initrd = "initrd.img"
 //! append = "root=/dev/vda console=ttyS0"
 //! template = "vm1.mapped-ram"          # restored instead of booting
@@ -51,8 +51,9 @@ pub struct VmSpec {
     pub vcpus: u16,
     /// Memory.
     pub memory: ByteSize,
-    /// Kernel image.
-    pub kernel: PathBuf,
+    /// Kernel image; without one, the firmware boots the first disk.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
     #[serde(default)]
     pub initrd: Option<PathBuf>,
@@ -161,14 +162,9 @@ impl VmSpec {
             path: path.to_owned(),
             message,
         })?;
-        anchor(&mut spec.kernel, path);
+        let images = [&mut spec.kernel, &mut spec.initrd, &mut spec.template];
         let disks = spec.disks.iter_mut().map(|disk| &mut disk.path);
-        for file in spec
-            .initrd
-            .iter_mut()
-            .chain(&mut spec.template)
-            .chain(disks)
-        {
+        for file in images.into_iter().flatten().chain(disks) {
             anchor(file, path);
         }
         Ok(spec)
@@ -187,6 +183,14 @@ impl VmSpec {
         }
         if self.vcpus == 0 {
             return Err("vcpus is 0, expected at least 1".into());
+        }
+        if self.kernel.is_none() && (self.initrd.is_some() || !self.append.is_empty()) {
+            return Err("initrd and append are for a kernel, and none is given".into());
+        }
+        if self.kernel.is_none() && self.disks.is_empty() {
+            return Err(
+                "neither a kernel nor a [[disk]] is given: there is nothing to boot".into(),
+            );
         }
         let mut macs = BTreeSet::new();
         let hca = self.hca.iter().map(|hca| hca.mac);
@@ -209,9 +213,21 @@ mod tests {
     fn a_short_file_gets_the_documented_defaults() {
         let spec = VmSpec::from_text(Path::new("/vms/vm1.toml"), GOOD).unwrap();
         assert_eq!(spec.machine, "pc-q35-10.0");
-        assert_eq!(spec.kernel, Path::new("/vms/vmlinuz"));
+        assert_eq!(spec.kernel.as_deref(), Some(Path::new("/vms/vmlinuz")));
         assert_eq!(spec.memory, ByteSize::mib(512));
         assert!(spec.hca.is_none());
+    }
+
+    #[test]
+    fn without_a_kernel_there_is_a_disk_to_boot_and_nothing_for_a_kernel() {
+        let bare = GOOD.replace("kernel = 'vmlinuz'\n", "");
+        let disk = "[[disk]]\npath = 'd'\nformat = 'raw'\n";
+        let read = |text: String| VmSpec::from_text(Path::new("vm1.toml"), &text);
+        let refused = |text: String| read(text).unwrap_err().to_string();
+        assert_eq!(read(format!("{bare}{disk}")).unwrap().kernel, None);
+        assert!(refused(bare.clone()).contains("nothing to boot"));
+        let append = format!("{bare}append = 'quiet'\n{disk}");
+        assert!(refused(append).contains("initrd and append are for a kernel"));
     }
 
     #[test]

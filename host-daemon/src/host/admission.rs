@@ -62,7 +62,7 @@ impl LocalHost {
             return Err(HostError::Denied(Denial::VmExists { vm, host }));
         }
         let disks = spec.disks.iter().map(|disk| &disk.path);
-        let mut files = [&spec.kernel].into_iter().chain(&spec.initrd).chain(disks);
+        let mut files = spec.kernel.iter().chain(&spec.initrd).chain(disks);
         match files.find(|file| File::open(file).is_err()) {
             Some(file) => Err(HostError::Denied(Denial::MissingFile {
                 vm,

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::instance::Files;
 use super::tap::TapName;
-use crate::config::{DiskSpec, VmSpec};
+use crate::config::VmSpec;
 
 /// Id of the guest channel's port, as VSERPORT_CHANGE names it.
 pub const CHANNEL_PORT_ID: &str = "symvirt0";
@@ -95,7 +95,9 @@ pub fn arguments(
     );
     line.flag("-S");
 
-    line.option("-kernel", text(&spec.kernel)?);
+    if let Some(kernel) = &spec.kernel {
+        line.option("-kernel", text(kernel)?);
+    }
     if let Some(initrd) = &spec.initrd {
         line.option("-initrd", text(initrd)?);
     }
@@ -106,7 +108,7 @@ pub fn arguments(
     if spec.balloon {
         line.balloon();
     }
-    line.disks(&spec.disks)?;
+    line.disks(spec)?;
     line.nets(spec, taps)?;
     for port in 0..PORTS {
         let (number, address) = (port + 1, FIRST_PORT + port);
@@ -179,9 +181,13 @@ impl CommandLine {
         );
     }
 
-    fn disks(&mut self, disks: &[DiskSpec]) -> Result<(), CommandLineError> {
-        at_most("disks", disks.len(), FIRST_NET - FIRST_DISK)?;
-        for (index, disk) in disks.iter().enumerate() {
+    fn disks(&mut self, spec: &VmSpec) -> Result<(), CommandLineError> {
+        at_most("disks", spec.disks.len(), FIRST_NET - FIRST_DISK)?;
+        for (index, disk) in spec.disks.iter().enumerate() {
+            let boot = match (index, &spec.kernel) {
+                (0, None) => ",bootindex=0",
+                _ => "",
+            };
             // Past the host's page cache if it is written: the next to read it may be another
             // host. What nobody writes is better shared by all VMs of this one.
             let cache = json!({ "direct": !disk.read_only });
@@ -197,7 +203,7 @@ impl CommandLine {
             self.option(
                 "-device",
                 format!(
-                    "virtio-blk-pci,id=disk{index},drive=image{index},bus=pcie.0,addr={address:#04x}"
+                    "virtio-blk-pci,id=disk{index},drive=image{index},bus=pcie.0,addr={address:#04x}{boot}"
                 ),
             );
         }
@@ -246,7 +252,7 @@ fn in_list(path: &Path) -> Result<String, CommandLineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DiskFormat, NetSpec};
+    use crate::config::{DiskFormat, DiskSpec, NetSpec};
 
     fn spec() -> VmSpec {
         let text = r#"{"name": "vm1", "gang": "job", "memory": "512MiB", "kernel": "/img/vmlinuz",

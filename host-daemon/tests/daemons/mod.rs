@@ -142,7 +142,7 @@ impl Bed {
     pub async fn start_killable(&self, name: &str) -> Killable {
         let config = self.config(name, "pki", "1GiB");
         let process = self.command(name, &config).spawn().unwrap();
-        let socket = daemon::socket_path(&config.state_dir);
+        let socket = config.socket();
         let started = async {
             while UnixStream::connect(&socket).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -173,7 +173,7 @@ pub struct Running {
 
 impl Running {
     pub async fn start(config: HostConfig) -> Self {
-        let socket = daemon::socket_path(&config.state_dir);
+        let socket = config.socket();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let ended = daemon::run(config, async move { stopped.await.unwrap_or(()) });

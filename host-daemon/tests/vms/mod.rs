@@ -88,7 +88,27 @@ pub fn taps() -> Vec<String> {
         .collect()
 }
 
-/// The smallest kernel: it prints a B when it boots and then dots for ever.
+/// It prints a B when it boots and then dots for ever.
+const CODE: [u8; 21] = [
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xb0, b'B', 0xee, // out dx, 'B'
+    0xb0, b'.', 0xee, // again: out dx, '.'
+    0xbb, 0x20, 0x00, // mov bx, 32
+    0x31, 0xc9, // outer: xor cx, cx
+    0xe2, 0xfe, // inner: loop inner
+    0x4b, 0x75, 0xf9, // dec bx; jnz outer
+    0xeb, 0xf1, // jmp again
+];
+
+/// A disk that the firmware boots.
+pub fn bootable() -> Vec<u8> {
+    let mut disk = vec![0u8; 1 << 20];
+    disk[..CODE.len()].copy_from_slice(&CODE);
+    disk[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// The smallest kernel of the same.
 fn kernel() -> Vec<u8> {
     let mut image = vec![0u8; 4096];
     image[0x1f1] = 1; // one sector of setup code
@@ -97,17 +117,7 @@ fn kernel() -> Vec<u8> {
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image[0x206..0x208].copy_from_slice(&[0x02, 0x02]); // protocol 2.2
     image[0x211] = 1; // loaded high
-    let code = [
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xb0, b'B', 0xee, // out dx, 'B'
-        0xb0, b'.', 0xee, // again: out dx, '.'
-        0xbb, 0x20, 0x00, // mov bx, 32
-        0x31, 0xc9, // outer: xor cx, cx
-        0xe2, 0xfe, // inner: loop inner
-        0x4b, 0x75, 0xf9, // dec bx; jnz outer
-        0xeb, 0xf1, // jmp again
-    ];
-    image[0x268..0x268 + code.len()].copy_from_slice(&code);
+    image[0x268..0x268 + CODE.len()].copy_from_slice(&CODE);
     image
 }
 
