@@ -8,7 +8,8 @@
 //!  └── logs/<run>/        logs of a run that failed
 //! ```
 //!
-//! Everything in it can be deleted at any time that no test bed is up.
+//! Everything in it can be deleted at any time that no test bed is up. Under `sudo` these folders are
+//! made for who asked for it: tests that need no root, and benchmarks, write there, too.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ impl LabDir {
         let root = std::env::var_os("SYMVIRT_LAB_DIR")
             .map_or_else(|| repository().join(".lab"), PathBuf::from);
         let root = std::path::absolute(&root).unwrap_or(root);
+        make(&root)?;
         let lab = Self(root);
         for part in ["images", "templates", "out", "logs"] {
             lab.part(part)?;
@@ -64,10 +66,7 @@ impl LabDir {
     /// [`LabDirError::Make`].
     pub fn part(&self, name: &str) -> Result<PathBuf, LabDirError> {
         let path = self.0.join(name);
-        std::fs::create_dir_all(&path).map_err(|source| LabDirError::Make {
-            path: path.clone(),
-            source,
-        })?;
+        make(&path)?;
         Ok(path)
     }
 
@@ -86,6 +85,20 @@ impl LabDir {
             source: errno.into(),
         })
     }
+}
+
+/// A folder, of the user who asks; nothing is done if it is there.
+fn make(path: &Path) -> Result<(), LabDirError> {
+    let failed = |source| LabDirError::Make {
+        path: path.to_owned(),
+        source,
+    };
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let id = |name| std::env::var(name).ok()?.parse().ok();
+    std::os::unix::fs::chown(path, id("SUDO_UID"), id("SUDO_GID")).map_err(failed)
 }
 
 /// Root of the repository this program was built from.

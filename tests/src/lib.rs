@@ -18,7 +18,7 @@
 //! | [`soak`] | `symvirt-soak`: storms over everything, and the page made of them |
 //! | [`bench`] | `symvirt-bench overhead` and `symvirt-bench switch` |
 //!
-//! Nothing here knows of virtual machines: those tests belong to `symvirt-experiments`.
+//! No guest is booted here: tests that need one belong to `symvirt-experiments`.
 #![forbid(unsafe_code)]
 
 pub mod apps;
