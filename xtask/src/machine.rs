@@ -19,9 +19,8 @@ impl Privilege {
             Self::Root => Command::new(program),
             Self::Sudo => {
                 let mut command = Command::new("sudo");
-                let path = std::env::var("PATH").unwrap_or_default();
                 command.args(["-n", "-E", "env"]);
-                command.arg(format!("PATH={path}"));
+                command.arg(format!("PATH={}", search_path()));
                 command.arg(program);
                 command
             }
@@ -38,6 +37,13 @@ impl Privilege {
             .status()
             .is_ok_and(|status| status.success())
     }
+}
+
+/// Where programs are looked for: also where those of administrators are, which Debian leaves out for
+/// other users.
+pub fn search_path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    format!("{own}:/usr/local/sbin:/usr/sbin:/sbin")
 }
 
 /// Something the machine does not allow.

@@ -84,6 +84,7 @@ fn run() -> anyhow::Result<ExitCode> {
             prepared()?;
             build(&["symvirt-guest", "symvirt-tests"])?;
             let mut command = Command::new(target_directory().join("release/symvirt-soak"));
+            command.env("PATH", machine::search_path());
             command.args(rest).current_dir(repository());
             finish(Step::new("symvirt-soak", command).within(Duration::from_secs(24 * 3600)))
         }
@@ -97,6 +98,7 @@ fn run() -> anyhow::Result<ExitCode> {
             build(&["symvirt-guest", "symvirt-tests"])?;
             println!("{which}, on this machine; the release build");
             let mut command = Command::new(target_directory().join("release/symvirt-bench"));
+            command.env("PATH", machine::search_path());
             command.args(&words[1..]).current_dir(repository());
             finish(Step::new("symvirt-bench", command))
         }
@@ -167,7 +169,9 @@ fn lab_command(privilege: Privilege) -> Command {
 
 fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(repository());
+    command
+        .current_dir(repository())
+        .env("PATH", machine::search_path());
     command
 }
 
