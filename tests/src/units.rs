@@ -33,7 +33,12 @@ mount -o remount,bind,ro /
 for folder in /tmp /var/tmp /var/lib; do mount -t tmpfs -o mode=1777 units "$folder"; done
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup 2> /dev/null || {
+    # A kernel without the second version: only names of groups are needed.
+    mount -t tmpfs cgroup /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/systemd
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+}
 ip link set lo up
 exec env -i PATH="$PATH" container=test SYSTEMD_UNIT_PATH=/run/bed/units \
     /lib/systemd/systemd --unit=check.service --log-target=console --log-level=info
