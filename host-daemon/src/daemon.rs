@@ -265,6 +265,7 @@ impl Daemon {
             api_version: API_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             memory_free: self.host.free_memory(),
+            vcpus_free: self.host.free_vcpus(),
             hcas_free: self.host.free_hcas(),
             peers: self.peers.clone(),
             gangs: self.host.gang_names(),

@@ -134,6 +134,17 @@ async fn what_cannot_work_is_refused_by_name_and_nothing_changes() {
     let full = Running::start(bed.config("b", "pki", "40MiB")).await;
     assert_eq!(refused(migrate("b")).await, "destination-full");
     full.end().await;
+    let mut few = bed.config("b", "pki", "1GiB");
+    few.vcpus = Some(1);
+    let few = Running::start(few).await;
+    let denied = a.begin(migrate("b")).await.unwrap_err();
+    assert_eq!(denied.code, "destination-full");
+    assert!(
+        denied.message.contains("has 1 virtual CPUs"),
+        "{}",
+        denied.message
+    );
+    few.end().await;
 
     daemons::pki(&bed.folder.join("other-pki"));
     let stranger = Running::start(bed.config("b", "other-pki", "1GiB")).await;

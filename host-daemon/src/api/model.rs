@@ -21,6 +21,9 @@ pub struct HostInfo {
     pub version: String,
     /// Memory that is left for VMs.
     pub memory_free: ByteSize,
+    /// Virtual CPUs that are left for VMs; none if there is no limit.
+    #[serde(default)]
+    pub vcpus_free: Option<u32>,
     /// HCAs that no VM has.
     pub hcas_free: Vec<HcaName>,
     /// Configured peers.

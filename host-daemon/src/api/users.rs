@@ -239,6 +239,7 @@ impl From<Denial> for ApiError {
             | Denial::VmExists { .. }
             | Denial::MissingFile { .. }
             | Denial::Full { .. }
+            | Denial::NoVcpus { .. }
             | Denial::NoHca { .. }
             | Denial::ApiVersion { .. }
             | Denial::NoAgent { .. }

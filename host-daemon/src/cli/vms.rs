@@ -125,6 +125,9 @@ pub(super) async fn host(daemon: &Daemon, json: bool) -> Result<Exit, CliError> 
         say(format_args!("host         {}", host.host));
         say(format_args!("version      {}", host.version));
         say(format_args!("free memory  {}", host.memory_free));
+        if let Some(free) = host.vcpus_free {
+            say(format_args!("free vCPUs   {free}"));
+        }
         say(format_args!(
             "free HCAs    {}",
             names(host.hcas_free.iter().map(|h| h.as_str()).collect())

@@ -56,6 +56,9 @@ pub struct HostConfig {
     /// Memory that VMs may use in all; what the kernel calls available if not given.
     #[serde(default)]
     pub memory: Option<ByteSize>,
+    /// Virtual CPUs that VMs may have in all; as many as they ask for if not given.
+    #[serde(default)]
+    pub vcpus: Option<u32>,
     /// The QEMU program.
     #[serde(default = "default_qemu")]
     pub qemu: PathBuf,

@@ -10,7 +10,7 @@ use crate::operation::effects::{HostError, HostReply};
 use crate::operation::{Denial, OperationId};
 
 impl LocalHost {
-    /// Reserves what `vms` need: memory, and HCAs if there is one for each that wants one.
+    /// Reserves what `vms` need: memory, virtual CPUs, and HCAs if there is one for each that wants one.
     pub(super) async fn admit(
         &self,
         operation: OperationId,
@@ -27,7 +27,7 @@ impl LocalHost {
         for spec in &vms {
             self.check_spec(spec)?;
         }
-        self.check_memory(&vms)?;
+        self.check_room(&vms)?;
         let free = self.claims().free_hcas(&self.config);
         let wanting: Vec<_> = vms.iter().filter(|spec| spec.hca.is_some()).collect();
         let hcas: BTreeMap<_, _> = if free.len() >= wanting.len() {
@@ -51,7 +51,7 @@ impl LocalHost {
         Ok(reply)
     }
 
-    /// What a VM's specification asks of this host, memory and HCA aside.
+    /// What a VM's specification asks of this host, room and HCA aside.
     pub(super) fn check_spec(&self, spec: &VmSpec) -> Result<(), HostError> {
         let vm = spec.name.clone();
         let host = self.config.host.clone();
@@ -73,21 +73,35 @@ impl LocalHost {
         }
     }
 
-    pub(super) fn check_memory(&self, vms: &[VmSpec]) -> Result<(), HostError> {
-        let wanted = memory_of(vms.iter());
-        let free = self.free_memory();
+    pub(super) fn check_room(&self, vms: &[VmSpec]) -> Result<(), HostError> {
+        let host = self.config.host.clone();
+        let (wanted, free) = (memory_of(vms.iter()), self.free_memory());
         if wanted > free {
-            let host = self.config.host.clone();
             return Err(HostError::Denied(Denial::Full { host, free, wanted }));
         }
-        Ok(())
+        let wanted = vcpus_of(vms.iter());
+        match self.free_vcpus() {
+            Some(free) if wanted > free => {
+                Err(HostError::Denied(Denial::NoVcpus { host, free, wanted }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Virtual CPUs that are left for VMs; `None` without a limit.
+    pub fn free_vcpus(&self) -> Option<u32> {
+        let limit = self.config.vcpus?;
+        let machines = self.machines();
+        let used = vcpus_of(machines.values().map(|machine| &machine.spec));
+        let reserved = vcpus_of(self.claims().awaited(|vm| machines.contains_key(vm)));
+        Some(limit.saturating_sub(used).saturating_sub(reserved))
     }
 
     /// Memory that is left for VMs.
     pub fn free_memory(&self) -> ByteSize {
         let machines = self.machines();
         let started = |vm: &_| machines.contains_key(vm);
-        let reserved = self.claims().reserved_memory(started).0;
+        let reserved = memory_of(self.claims().awaited(started)).0;
         let free = match self.config.memory {
             Some(limit) => {
                 let used = memory_of(machines.values().map(|machine| &machine.spec));
@@ -105,8 +119,13 @@ impl LocalHost {
 }
 
 /// Memory of VMs together. What peers ask for may be more than there are numbers for.
-pub(super) fn memory_of<'a>(vms: impl Iterator<Item = &'a VmSpec>) -> ByteSize {
+fn memory_of<'a>(vms: impl Iterator<Item = &'a VmSpec>) -> ByteSize {
     ByteSize(vms.map(|spec| spec.memory.0).fold(0, u64::saturating_add))
+}
+
+fn vcpus_of<'a>(vms: impl Iterator<Item = &'a VmSpec>) -> u32 {
+    vms.map(|spec| u32::from(spec.vcpus))
+        .fold(0, u32::saturating_add)
 }
 
 /// What the kernel calls available, in bytes.

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::admission::memory_of;
 use super::leases::Leases;
 use super::reservations::Reservations;
-use crate::config::{ByteSize, HcaName, HostConfig, VmName};
+use crate::config::{HcaName, HostConfig, VmName, VmSpec};
 
 /// Claims on what a host has.
 #[derive(Debug)]
@@ -62,12 +61,10 @@ impl Claims {
         self.held.retain(|_, holder| holder != vm);
     }
 
-    /// Memory of VMs that are to come and have no QEMU yet.
-    pub fn reserved_memory(&self, started: impl Fn(&VmName) -> bool) -> ByteSize {
-        let vms = self
-            .reserved
-            .iter()
-            .flat_map(|reservation| &reservation.vms);
-        memory_of(vms.filter(|vm| !started(&vm.name)))
+    /// VMs that are to come and have no QEMU yet.
+    pub fn awaited(&self, started: impl Fn(&VmName) -> bool) -> impl Iterator<Item = &VmSpec> {
+        let all = self.reserved.iter();
+        let vms = all.flat_map(|reservation| &reservation.vms);
+        vms.filter(move |vm| !started(&vm.name))
     }
 }

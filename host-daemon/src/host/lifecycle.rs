@@ -100,7 +100,7 @@ impl LocalHost {
     pub async fn start(self: &Arc<Self>, spec: VmSpec) -> Result<VmInfo, HostError> {
         let _one_at_a_time = self.admitting.lock().await;
         self.check_spec(&spec)?;
-        self.check_memory(std::slice::from_ref(&spec))?;
+        self.check_room(std::slice::from_ref(&spec))?;
         let claimed = self.claim_one(&spec)?;
         let origin = if spec.template.is_some() {
             Origin::Template

@@ -160,6 +160,16 @@ pub enum Denial {
         /// What is needed.
         wanted: ByteSize,
     },
+    /// Not enough virtual CPUs.
+    #[error("host {host} has {free} virtual CPUs for VMs left, {wanted} are needed")]
+    NoVcpus {
+        /// The host.
+        host: HostName,
+        /// What is left.
+        free: u32,
+        /// What is needed.
+        wanted: u32,
+    },
     /// No HCA left for a VM that is to be started.
     #[error("host {host} has no free HCA for VM `{vm}`")]
     NoHca {
@@ -232,7 +242,7 @@ impl Denial {
             Self::VmExists { .. } => "vm-exists",
             Self::BadSpec { .. } => "bad-spec",
             Self::MissingFile { .. } => "missing-file",
-            Self::Full { .. } => "destination-full",
+            Self::Full { .. } | Self::NoVcpus { .. } => "destination-full",
             Self::NoHca { .. } => "no-hca",
             Self::Unreachable { .. } => "unreachable",
             Self::Certificates { .. } => "certificates",
@@ -300,6 +310,9 @@ impl Denial {
             }
             Self::Full { .. } => {
                 "stop VMs there, raise `memory` in its configuration, or choose another host".into()
+            }
+            Self::NoVcpus { .. } => {
+                "stop VMs there, raise `vcpus` in its configuration, or choose another host".into()
             }
             Self::NoHca { taken, .. } => {
                 let taken: Vec<_> = taken
