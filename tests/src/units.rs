@@ -5,7 +5,7 @@
 //! The units are what users get, but for where programs and configurations are: in [`BED`].
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -69,16 +69,22 @@ impl Bed {
         bed
     }
 
+    /// Where a file of the bed is, outside of it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Writes a file of the bed.
     pub fn file(&self, name: &str, text: &str) {
-        let path = self.folder.path().join(name);
+        let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap_or(&path)).expect("make a folder");
         fs::write(&path, text).unwrap_or_else(|error| panic!("write {name}: {error}"));
     }
 
     /// Takes in a program, or another file, under its own name.
     pub fn program(&self, path: &Path) {
-        let bin = self.folder.path().join("bin");
+        let bin = self.path("bin");
         fs::create_dir_all(&bin).expect("make a folder");
         let name = path.file_name().expect("invariant: a file");
         fs::copy(path, bin.join(name)).unwrap_or_else(|error| panic!("{path:?}: {error}"));
@@ -127,7 +133,7 @@ impl Bed {
         let outcome = job::run(&mut command, LIMIT).expect("start unshare");
         let mut said = String::new();
         for log in ["check", "symvirtd", "symvirtd-b", "symvirt-agent"] {
-            let text = fs::read_to_string(self.folder.path().join(format!("{log}.log")));
+            let text = fs::read_to_string(self.path(&format!("{log}.log")));
             said += &format!("--- {log}\n{}\n", text.unwrap_or_default());
         }
         assert!(
