@@ -44,7 +44,12 @@ static TURN: Mutex<()> = Mutex::new(());
 fn all_programs_pass(ranks: u32, environment: &[(&str, &str)], with_library: bool) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for program in PROGRAMS {
-        let words = mpirun(ranks, program, &["--rounds", "3"], environment);
+        let words = mpirun(
+            ranks,
+            program,
+            &["--rounds", "3", "--seconds", "1"],
+            environment,
+        );
         let mut command = if with_library {
             let release = built::release();
             let mut command = Command::new(&release.guest);

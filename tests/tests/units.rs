@@ -12,26 +12,18 @@ use symvirt_tests::{apps, built};
 /// Longest wait for something that is to come about.
 const LIMIT: Duration = Duration::from_secs(60);
 
-const PORTS: [(&str, u16); 2] = [("a", 7420), ("b", 7421)];
-
 /// The configuration of host `a` or `b`; both are this machine.
 fn configuration(host: &str) -> String {
-    let suffix = if host == "a" { "" } else { "-b" };
-    let port = |of: &str| {
-        PORTS
-            .iter()
-            .find(|(name, _)| *name == of)
-            .map(|(_, port)| port)
+    let (suffix, port, other, its_port) = match host {
+        "a" => ("", 7420, "b", 7421),
+        _ => ("-b", 7421, "a", 7420),
     };
-    let (own, other) = (port(host), if host == "a" { "b" } else { "a" });
     format!(
         "host = \"{host}\"\nstate_dir = \"/var/lib/symvirt{suffix}\"\n\
          socket = \"/run/symvirt{suffix}/symvirtd.sock\"\nbridge = \"br0\"\nmemory = \"1GiB\"\n\
-         listen = \"127.0.0.1:{}\"\n\
+         listen = \"127.0.0.1:{port}\"\n\
          [tls]\nca = \"pki/ca.pem\"\ncert = \"pki/{host}.pem\"\nkey = \"pki/{host}.key\"\n\
-         [[peer]]\nname = \"{other}\"\naddress = \"127.0.0.1:{}\"\n",
-        own.expect("invariant: in the list"),
-        port(other).expect("invariant: in the list"),
+         [[peer]]\nname = \"{other}\"\naddress = \"127.0.0.1:{its_port}\"\n"
     )
 }
 
@@ -93,12 +85,12 @@ fn hears_both() -> bool {
 fn a_daemon_under_its_unit_starts_and_moves_vms_and_may_be_killed() {
     if !inside() {
         let bed = Bed::new();
-        for program in built::daemons() {
+        let release = built::release();
+        for program in [&release.daemon, &release.command] {
             bed.program(program);
         }
         // Here, so that they belong to who has to remove them.
-        let [_, symvirt] = built::daemons();
-        let made = Command::new(symvirt)
+        let made = Command::new(&release.command)
             .args("pki init --host a=127.0.0.1 --host b=127.0.0.1 --dir".split(' '))
             .arg(bed.path("pki"))
             .output();

@@ -19,6 +19,7 @@ mod setup;
 mod step;
 mod verdict;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -82,10 +83,9 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         ["soak", rest @ ..] => {
             prepared()?;
-            build(&["symvirt-guest", "symvirt-tests"])?;
-            let mut command = Command::new(target_directory().join("release/symvirt-soak"));
-            command.env("PATH", machine::search_path());
-            command.args(rest).current_dir(repository());
+            build()?;
+            let mut command = here(target_directory().join("release/symvirt-soak"));
+            command.args(rest);
             finish(Step::new("symvirt-soak", command).within(Duration::from_secs(24 * 3600)))
         }
         ["bench", "stall"] => lab(prepared()?, &words),
@@ -95,11 +95,10 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         ["bench", which @ ("overhead" | "switch" | "scale"), ..] => {
             prepared()?;
-            build(&["symvirt-guest", "symvirt-tests"])?;
+            build()?;
             println!("{which}, on this machine; the release build");
-            let mut command = Command::new(target_directory().join("release/symvirt-bench"));
-            command.env("PATH", machine::search_path());
-            command.args(&words[1..]).current_dir(repository());
+            let mut command = here(target_directory().join("release/symvirt-bench"));
+            command.args(&words[1..]);
             finish(Step::new("symvirt-bench", command))
         }
         ["lab", verb @ ("up" | "down" | "shell"), rest @ ..] => {
@@ -122,7 +121,7 @@ fn prepared() -> anyhow::Result<Privilege> {
 }
 
 fn lab(privilege: Privilege, words: &[&str]) -> anyhow::Result<ExitCode> {
-    build(&["symvirt-guest", "symvirt-host", "symvirt-experiments"])?;
+    build()?;
     let mut command = lab_command(privilege);
     command.args(words);
     let mut step = Step::new("symvirt-lab", command).within(Duration::from_secs(24 * 3600));
@@ -146,13 +145,13 @@ fn finish(step: Step) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Builds what runs in guests and on hosts, optimised.
-fn build(packages: &[&str]) -> anyhow::Result<()> {
+/// What runs in guests and on hosts, optimised. Always all of it: cargo chooses other features of
+/// dependencies for single packages, and would build them once more.
+const RELEASE_BUILD: [&str; 3] = ["build", "--quiet", "--release"];
+
+fn build() -> anyhow::Result<()> {
     let mut command = cargo();
-    command.args(["build", "--release", "--quiet"]);
-    for package in packages {
-        command.args(["--package", package]);
-    }
+    command.args(RELEASE_BUILD);
     match Step::new("build", command).run()? {
         Ended::Well => Ok(()),
         Ended::Badly(status) => bail!("build: {status}"),
@@ -167,8 +166,22 @@ fn lab_command(privilege: Privilege) -> Command {
     command
 }
 
+/// Cargo as a person would call it: what the cargo that runs us has set about our own package
+/// would make some build scripts (ring's) run again, and half of the daemon with them.
 fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = here(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    cargo
+}
+
+/// A program that is run in the repository by whoever asks.
+fn here(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(repository())
         .env("PATH", machine::search_path());

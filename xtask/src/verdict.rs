@@ -71,10 +71,7 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
                 "warnings",
             ][..],
         ),
-        (
-            "release build",
-            &["build", "--quiet", "--release", "--workspace"][..],
-        ),
+        ("release build", &crate::RELEASE_BUILD[..]),
         (
             "tests on this machine",
             &["test", "--workspace", "--no-fail-fast"][..],
@@ -89,7 +86,6 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
         let mut command = crate::cargo();
         command.env("RUSTFLAGS", "--cfg loom").args([
             "test",
-            "--release",
             "--package",
             "symvirt-guest",
             "--lib",

@@ -87,7 +87,7 @@ impl Controller {
     }
 
     /// A side that waits for its commit is driven meanwhile: peers may still be wiring up. Not by
-    /// the builder, whose low priority would hold the commit up.
+    /// the builder, whose other work would hold the commit up.
     fn patience(&mut self) -> Duration {
         // A held process stands still anyway, and its gate is not to be opened.
         let slowdown = match self.held {

@@ -1,7 +1,7 @@
 //! The switch of transports, done by two helper threads of each rank.
 //!
 //! ```text
-//!   agent ──► controller ──jobs──► builder (low priority)
+//!   agent ──► controller ──jobs──► builder
 //!             commit               build, wire up
 //!             drain, swap          abandon, release
 //! ```

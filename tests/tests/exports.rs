@@ -2,10 +2,11 @@
 //! library exports exactly what the list says.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use symvirt_ffi::exports::{FORWARDED, GUARDED, HANDLED};
+use symvirt_tests::built;
 
 /// Public functions that came after UCX 1.13, and the version that brought each.
 const NEWER: &[(&str, (u32, u32))] = &[
@@ -74,25 +75,6 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> {
         .filter(|token| !token.is_empty())
 }
 
-/// The library of the profile in which users get it, built if need be.
-fn library() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("tmp is in the target dir");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "symvirt-guest",
-        "--lib",
-    ]);
-    cargo.arg("--target-dir").arg(target);
-    stdout_of(&mut cargo);
-    target.join("release/libsymvirt.so")
-}
-
 #[test]
 fn no_function_is_listed_twice() {
     assert_eq!(
@@ -139,11 +121,10 @@ fn what_is_listed_is_in_the_headers_or_newer_than_them() {
 
 #[test]
 fn the_library_exports_exactly_the_list() {
-    let library = library();
     let symbols = stdout_of(
         Command::new("nm")
             .args(["-D", "--defined-only"])
-            .arg(&library),
+            .arg(&built::release().library),
     );
     let exported: BTreeSet<String> = symbols
         .lines()
