@@ -7,6 +7,8 @@ mod namespace;
 #[allow(dead_code)] // Shared with another test program.
 mod vms;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use daemons::{Bed, Running, migrate};
 use namespace::inside_namespace;
 use serde_json::{Value, json};
@@ -238,12 +240,17 @@ async fn a_copy_whose_destination_is_killed_goes_to_another_and_the_report_says_
     let a = with_gang(&host, &bed).await;
     let b = bed.start("b").await;
     let mut steadily = migrate("b");
-    steadily["limits"] = json!({ "bandwidth": 4 << 20 });
+    steadily["limits"] = json!({ "bandwidth": 512 << 10 });
     let begun = a.begin(steadily).await.unwrap();
     let copying = |shown: &symvirt_host::api::model::OperationInfo| {
         shown.phase == Phase::Copy && shown.progress.vms.len() == 2
     };
     a.wait(&begun, copying).await;
+    // Any moment of the copy, another each time.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let moment = Duration::from_millis(u64::from(now.subsec_millis() % 400));
+    eprintln!("the destination is killed {moment:?} later");
+    tokio::time::sleep(moment).await;
     let waiting = b.vms().await;
     let victim = waiting.iter().find(|vm| vm.name.as_str() == "vm2").unwrap();
     assert_eq!(victim.state, VmState::Incoming);

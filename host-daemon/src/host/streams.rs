@@ -4,8 +4,11 @@ use symvirt_qmp::migration::Settings;
 
 use crate::operation::effects::Streams;
 
-/// Connections of a compressed stream: as many processors compress at the same time.
-const CHANNELS: u8 = 2;
+/// Connections of a compressed stream. One processor compresses more than the slow links carry for
+/// which it pays; and with a second channel a copy whose destination dies can keep QEMU (10.0) for
+/// ever: its sending thread waits to hear of every channel, those that see that another has failed
+/// leave without a word, and that QEMU never migrates again.
+const CHANNELS: u8 = 1;
 /// A VM is slowed down if in two passes together it dirties this share of what was sent, in percent:
 /// with less than that, passes become shorter by themselves.
 const TRIGGER: u8 = 90;

@@ -18,6 +18,7 @@
 
 mod error;
 mod incoming;
+mod observer;
 mod outgoing;
 mod progress;
 mod settings;

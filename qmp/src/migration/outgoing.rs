@@ -2,23 +2,27 @@
 
 use std::time::Duration;
 
-use qapi_qmp::MIGRATION;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, sleep};
 
-use super::progress::{Answer, Progress, ask, is_over};
+use super::observer::observe;
+use super::progress::Progress;
 use super::{Endpoint, MigrateError, Settings, Status, configure};
 use crate::client::Client;
-use crate::commands;
+use crate::commands::{self, YankInstance};
 use crate::error::{CloseReason, CommandName, Error};
-use crate::event::{Event, EventError, Events, Timestamp};
+use crate::event::{Event, Events, Timestamp};
 
-/// How long an event is waited for whose news an answer already brought.
+/// How long an event is waited for that follows from what was just done.
 const EVENT_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a machine may take to run again after its migration came to nothing.
 const SETTLING_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an earlier migration, which is over, may hold its connection, and how often to look.
+const LETTING_GO_LIMIT: Duration = Duration::from_secs(10);
+const LETTING_GO_LOOK: Duration = Duration::from_millis(10);
 
 /// A migration that was started here. Dropping it stops observing, not migrating.
 #[derive(Debug)]
@@ -66,6 +70,7 @@ impl Outgoing {
         configure(client, settings)
             .await
             .map_err(failed("configuration"))?;
+        let_go(client).await.map_err(failed("start"))?;
         let events = client.subscribe();
         let command = commands::migrate {
             uri: Some(to.clone()),
@@ -322,83 +327,16 @@ impl Outgoing {
     }
 }
 
-/// Publishes what events and answers say until the migration is over or the connection gone.
-async fn observe(
-    client: Client,
-    mut events: Events,
-    interval: Duration,
-    progress: watch::Sender<Progress>,
-) {
-    // Without a status yet, answers may be about an earlier migration.
-    let mut begun = progress.borrow().status != Status::none;
-    let mut tick = tokio::time::interval(interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !progress.borrow().is_over() {
-        let mut change = None;
-        let mut trust_answer = false;
-        tokio::select! {
-            event = events.next() => match event {
-                Ok(event) => match event.decode::<MIGRATION>() {
-                    Some(MIGRATION { status }) => {
-                        begun |= status == Status::setup;
-                        change = begun.then_some((status, event.timestamp));
-                    }
-                    None => continue,
-                },
-                Err(EventError::Lagged { .. }) => trust_answer = begun,
-                Err(EventError::Closed { .. }) => return,
-            },
-            _ = tick.tick() => {}
+/// Returns when QEMU has let go of the connection of an earlier migration. It announces the end of
+/// one first, and refuses the next until then, as a "duplicate yank instance".
+async fn let_go(client: &Client) -> Result<(), Error> {
+    let deadline = Instant::now() + LETTING_GO_LIMIT;
+    loop {
+        let held = client.execute(commands::query_yank {}).await?;
+        let of_migration = |held: &YankInstance| matches!(held, YankInstance::migration);
+        if !held.iter().any(of_migration) || Instant::now() >= deadline {
+            return Ok(());
         }
-        // A status is passed on before anything is asked: somebody waits for the switchover. An
-        // end is passed on together with its numbers.
-        if let Some((status, at)) = change {
-            let monitor = client.socket().display();
-            tracing::debug!(%monitor, ?status, at = at.map(|at| at.microseconds), "migration");
-        }
-        if let Some((status, at)) = change.filter(|(status, _)| !is_over(*status)) {
-            progress.send_modify(|progress| progress.enter(status, at));
-        }
-        let answer = match ask(&client).await {
-            Ok(answer) => answer,
-            Err(error) if error.is_closed() => return,
-            Err(error) => {
-                tracing::debug!(%error, "no progress this time");
-                Answer::default()
-            }
-        };
-        // Its status may be older than an event that overtook it, but an end is an end.
-        let learned = (answer.status)
-            .filter(|status| begun && change.is_none() && (trust_answer || is_over(*status)));
-        let rest = match learned {
-            // Its event is among those that were missed, as far as anybody can tell.
-            Some(status) if trust_answer => vec![(status, None)],
-            Some(status) => until(&mut events, status).await,
-            None => Vec::new(),
-        };
-        progress.send_modify(|progress| {
-            for (status, at) in change.into_iter().chain(rest) {
-                progress.enter(status, at);
-            }
-            // Numbers of another status are an earlier migration's, or ahead of an event.
-            if begun && answer.status.is_none_or(|status| status == progress.status) {
-                progress.update(&answer);
-            }
-        });
+        sleep(LETTING_GO_LOOK).await;
     }
-}
-
-/// The changes up to `status`, which an answer already told: its event is only behind, and has
-/// the time.
-async fn until(events: &mut Events, status: Status) -> Vec<(Status, Option<Timestamp>)> {
-    let mut changes = Vec::new();
-    let arrived = events.wait("the event of a known status", EVENT_LIMIT, |event| {
-        let change = event.decode::<MIGRATION>()?.status;
-        changes.push((change, event.timestamp));
-        (change == status).then_some(())
-    });
-    if arrived.await.is_err() {
-        changes.push((status, None));
-    }
-    changes
 }
