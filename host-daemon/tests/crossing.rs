@@ -240,15 +240,15 @@ async fn a_copy_whose_destination_is_killed_goes_to_another_and_the_report_says_
     let a = with_gang(&host, &bed).await;
     let b = bed.start("b").await;
     let mut steadily = migrate("b");
-    steadily["limits"] = json!({ "bandwidth": 512 << 10 });
+    steadily["limits"] = json!({ "bandwidth": 256 << 10 });
     let begun = a.begin(steadily).await.unwrap();
     let copying = |shown: &symvirt_host::api::model::OperationInfo| {
         shown.phase == Phase::Copy && shown.progress.vms.len() == 2
     };
     a.wait(&begun, copying).await;
-    // Any moment of the copy, another each time.
+    // Another moment of the copy each time.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let moment = Duration::from_millis(u64::from(now.subsec_millis() % 400));
+    let moment = Duration::from_millis(u64::from(now.subsec_millis() % 200));
     eprintln!("the destination is killed {moment:?} later");
     tokio::time::sleep(moment).await;
     let waiting = b.vms().await;

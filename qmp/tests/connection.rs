@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use symvirt_qmp::migration::{Endpoint, Outgoing, Status};
+use symvirt_qmp::migration::{Endpoint, Outgoing, Settings, Status};
 use symvirt_qmp::{Client, CloseReason, Error, ErrorClass, EventError, commands};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -351,4 +351,36 @@ async fn the_numbers_of_a_status_come_with_it_and_not_before() {
         () = serve => unreachable!("it serves for ever"),
     };
     assert_eq!((seen.status, seen.remaining), (Status::active, 5));
+}
+
+#[tokio::test]
+async fn a_migration_begins_when_qemu_has_let_go_of_the_one_before() {
+    let (client, mut server) = connected().await;
+    let endpoint = Endpoint::Unix("stream".into());
+    let settings = Settings::live();
+    let start = Outgoing::start(&client, &endpoint, &settings, LIMIT);
+    let (started, looks) = tokio::join!(start, async {
+        let mut looks = 0;
+        loop {
+            let request = server.hear().await;
+            let name = request["execute"].as_str().unwrap().to_owned();
+            let answer = match name.as_str() {
+                "query-migrate-capabilities" => json!([]),
+                "query-yank" => {
+                    looks += 1;
+                    match looks {
+                        1 | 2 => json!([{ "type": "migration" }]),
+                        _ => json!([{ "type": "chardev", "id": "monitor" }]),
+                    }
+                }
+                _ => json!({}),
+            };
+            server.answer(&request, answer).await;
+            if name == "migrate" {
+                return looks;
+            }
+        }
+    });
+    started.unwrap();
+    assert_eq!(looks, 3);
 }

@@ -9,7 +9,7 @@ mod qemu;
 
 use qemu::{LIMIT, Machine, OFTEN, crawling, folder, migrating, stream};
 use symvirt_qmp::commands::RunState;
-use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Outgoing, Settings};
+use symvirt_qmp::migration::{Endpoint, Incoming, MigrateError, Outgoing, Progress, Settings};
 
 #[tokio::test]
 async fn a_destination_that_is_not_there_is_a_failure_with_a_reason() {
@@ -73,6 +73,42 @@ async fn a_destination_that_dies_fails_the_migration_and_the_source_runs_on() {
         Err(MigrateError::Command { .. })
     ));
     assert_eq!(source.status().await, RunState::running);
+}
+
+/// With a second channel QEMU 10.0 never lets go, and never migrates again.
+#[tokio::test]
+async fn a_source_whose_destination_died_between_compressed_passes_can_migrate_again() {
+    let folder = folder();
+    let source = Machine::start(&folder, "source", &[]).await;
+    source.run().await;
+    let there = Settings {
+        multifd_channels: Some(1),
+        compress: true,
+        ..Settings::live()
+    };
+    let here = Settings {
+        await_stop: true,
+        ..there.clone()
+    };
+    let nobody = Endpoint::Unix(folder.path().join("nobody"));
+    for number in 0..5 {
+        let mut target = Machine::waiting(&folder, &format!("target{number}"), &[]).await;
+        let (_incoming, outgoing) = migrating(&folder, [&source, &target], &here, &there).await;
+        let passes = |progress: &Progress| progress.passes >= 3;
+        outgoing.wait_until(LIMIT, passes).await.unwrap();
+        target.kill().await;
+        let failed = outgoing.finish(LIMIT).await;
+        assert!(
+            matches!(failed, Err(MigrateError::Failed { .. })),
+            "{failed:?}"
+        );
+        let next = Outgoing::start(&source.qmp, &nobody, &here, OFTEN).await;
+        let failed = next.unwrap().finish(LIMIT).await;
+        assert!(
+            matches!(failed, Err(MigrateError::Failed { .. })),
+            "{failed:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -78,7 +78,8 @@ pub fn run(privilege: Privilege) -> anyhow::Result<ExitCode> {
         ),
     ] {
         let mut command = crate::cargo();
-        command.args(words);
+        // The end of a log is what is kept of it: the reasons, not backtraces.
+        command.env("RUST_BACKTRACE", "0").args(words);
         go_on = go_on && step(name, command)?;
     }
     if go_on {
