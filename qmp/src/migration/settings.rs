@@ -38,7 +38,8 @@ pub struct Settings {
     pub mapped_ram: bool,
     /// Slow the guest down if it dirties memory faster than it is sent.
     pub auto_converge: bool,
-    /// Several channels (or threads, for a file); None: one.
+    /// Channels (or threads, for a file) beside the main one; None: none. A destination that dies may
+    /// leave a QEMU (10.0) that has more than one of them unable to migrate again.
     pub multifd_channels: Option<u8>,
     /// What the channels of `multifd_channels` send is compressed, by zstd at its fastest level.
     pub compress: bool,
