@@ -34,7 +34,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// # Panics
 /// When there is no report.
 pub fn rehearse(name: &str, rehearsal: &Rehearsal, job: &[String]) -> (Outcome, Report) {
-    const ATTEMPTS: u32 = 3;
+    const ATTEMPTS: u32 = 5;
     let _turn = alone();
     let run = || {
         rehearsal

@@ -57,6 +57,8 @@ pub(super) struct Kill {
     pub from: &'static str,
     pub to: &'static str,
     pub mode: &'static str,
+    /// Whether the copies are compressed: another path through QEMU, with threads of its own.
+    pub compressed: bool,
     pub victim: Victim,
     pub at: Phase,
 }
@@ -86,6 +88,7 @@ pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
         from,
         to,
         mode,
+        compressed: victim == Victim::WaitingQemu,
         victim,
         at,
     };
@@ -114,7 +117,10 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
         from,
         to: kill.to,
         mode: kill.mode,
-        options: &["--bandwidth", "64MiB"],
+        options: match kill.compressed {
+            true => &["--bandwidth", "64MiB", "--compress", "zstd"],
+            false => &["--bandwidth", "64MiB"],
+        },
     };
     let before = journals(from)?;
     let over = AtomicBool::new(false);

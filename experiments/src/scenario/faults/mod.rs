@@ -67,14 +67,23 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
     let replaced = phases.flat_map(|(mode, at)| victims.map(|victim| (mode, victim, at)));
     let qemus = [("live", Victim::WaitingQemu, Phase::Copy)];
     let all = replaced.chain(qemus);
-    all.map(|(mode, victim, at)| Kill {
+    let plain = all.map(|(mode, victim, at)| Kill {
         from,
         to,
         mode,
+        compressed: false,
         victim,
         at,
-    })
-    .collect()
+    });
+    let streams = |kill: &Kill| matches!(kill.at, Phase::Copy | Phase::SwitchOver);
+    let compressed = |kill: Kill| Kill {
+        compressed: true,
+        ..kill
+    };
+    plain
+        .flat_map(|kill| [Some(kill), streams(&kill).then(|| compressed(kill))])
+        .flatten()
+        .collect()
 }
 
 /// Kills until the time is over; `Ok(true)` if the job then ends verified. Each crossing is in the

@@ -15,6 +15,8 @@ use crate::scenario::killed::{Kill, Victim};
 struct Row {
     victim: Victim,
     mode: String,
+    #[serde(default)]
+    compressed: bool,
     from: String,
     to: String,
     at: Phase,
@@ -32,6 +34,7 @@ impl Row {
         Self {
             victim: kill.victim,
             mode: kill.mode.to_owned(),
+            compressed: kill.compressed,
             from: kill.from.to_owned(),
             to: kill.to.to_owned(),
             at: kill.at,
@@ -45,7 +48,8 @@ impl Row {
 
     fn is_of(&self, kill: &Kill) -> bool {
         let ways = (&*self.mode, &*self.from, &*self.to);
-        (self.victim, self.at) == (kill.victim, kill.at) && ways == (kill.mode, kill.from, kill.to)
+        let kinds = (self.victim, self.at, self.compressed);
+        kinds == (kill.victim, kill.at, kill.compressed) && ways == (kill.mode, kill.from, kill.to)
     }
 }
 
@@ -108,14 +112,15 @@ impl fmt::Display for Record {
              failed | slowest end after it |\n|---|---|---|---|---|---|---|---|---|"
         )?;
         let mut rows: Vec<&Row> = self.rows.iter().collect();
-        rows.sort_by_key(|row| (row.victim, row.at, &row.mode, &row.from));
+        rows.sort_by_key(|row| (row.victim, row.at, &row.mode, row.compressed, &row.from));
         for row in rows {
             writeln!(
                 f,
-                "| {:?} | {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
+                "| {:?} | {} | {}{} | {} | {} | {} | {} | {} | {:.1} s |",
                 row.victim,
                 row.at,
                 row.mode,
+                if row.compressed { ", compressed" } else { "" },
                 row.from,
                 row.done,
                 row.degraded,
@@ -145,6 +150,7 @@ mod tests {
         from: "a",
         to: "b",
         mode: "live",
+        compressed: false,
         victim: Victim::Link,
         at: Phase::Copy,
     };
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_is_another_crossing() {
+    fn the_way_back_is_another_crossing_and_so_is_a_compressed_one() {
         let mut record = Record::default();
         record.note(&CASE, None);
         assert!(!record.has(&CASE), "it failed");
@@ -175,6 +181,10 @@ mod tests {
             to: "a",
             ..CASE
         };
-        assert!(record.has(&CASE) && !record.has(&back));
+        let compressed = Kill {
+            compressed: true,
+            ..CASE
+        };
+        assert!(record.has(&CASE) && !record.has(&back) && !record.has(&compressed));
     }
 }
