@@ -30,11 +30,12 @@ fn groups_that_meet_by_a_port_talk_and_part() {
     survives("connect", 4, &[]);
 }
 
-/// As many switches are abandoned as processes come and go.
+/// As many switches are abandoned as processes come and go. Few processes: one in fifty never gets
+/// through `PMIx_Init`, and then all begins anew.
 #[test]
 fn ranks_that_a_job_starts_join_its_switches_and_part() {
-    survives("spawn", 1, &[]);
-    survives("spawn", 2, &[]);
+    survives("spawn", 1, &["--rounds", "5"]);
+    survives("spawn", 2, &["--rounds", "3"]);
 }
 
 /// MPICH 4.0.2 hangs in this program by itself, one time in twelve.
