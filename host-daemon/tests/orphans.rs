@@ -128,7 +128,12 @@ async fn a_vm_that_has_arrived_whole_is_never_released() {
         throttle: 0,
     };
     a.call(copy).await.unwrap();
-    a.call(HostCall::Stop { vm: vm.clone() }).await.unwrap();
+    a.call(HostCall::Stop {
+        vm: vm.clone(),
+        postcopy: None,
+    })
+    .await
+    .unwrap();
     let ready = async {
         loop {
             match a.call(HostCall::CopyStatus { vm: vm.clone() }).await {

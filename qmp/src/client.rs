@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qapi_qmp::QmpCommand;
+use qapi_qmp::{QMPCapability, QmpCommand};
 use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
@@ -17,11 +17,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::connection::{self, COMMANDS_QUEUED, Shared};
 use crate::error::{CloseReason, CommandName, Error};
 use crate::event::Events;
-use crate::wire::{self, Greeting, Incoming, Version};
+use crate::wire::{self, Band, Greeting, Incoming, Version};
 
 /// How long a command may take unless the caller says otherwise. `device_add` of a VFIO device
 /// pins the guest's memory, which takes seconds for a large guest.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a QEMU calls commands that are carried out beside its main loop.
+const OOB: &str = "oob";
 
 /// Interval at which a socket that is not there yet is tried again.
 const CONNECT_RETRY: Duration = Duration::from_millis(20);
@@ -39,6 +42,8 @@ struct Inner {
     reader: JoinHandle<()>,
     writer: JoinHandle<()>,
     version: Version,
+    /// Whether commands may be carried out beside QEMU's main loop.
+    out_of_band: bool,
 }
 
 impl Drop for Inner {
@@ -114,6 +119,7 @@ impl Client {
             })??;
 
         let shared = Shared::new(socket);
+        let out_of_band = greeting.has(OOB);
         let (lines, queue) = mpsc::channel(COMMANDS_QUEUED);
         let reader = tokio::spawn(connection::read(shared.clone(), from));
         let writer = tokio::spawn(connection::write(shared.clone(), write_half, queue));
@@ -123,17 +129,21 @@ impl Client {
             reader,
             writer,
             version: greeting.version,
+            out_of_band,
         };
         let client = Client {
             inner: Arc::new(inner),
         };
-        let negotiate = qapi_qmp::qmp_capabilities { enable: None };
+        let negotiate = qapi_qmp::qmp_capabilities {
+            enable: out_of_band.then(|| vec![QMPCapability::oob]),
+        };
         let left = deadline.saturating_duration_since(Instant::now());
         client.execute_within(negotiate, left).await?;
         Ok(client)
     }
 
-    /// Executes a command of [`crate::commands`] and waits at most [`DEFAULT_LIMIT`].
+    /// Executes a command of [`crate::commands`] and waits at most [`DEFAULT_LIMIT`]. One that QEMU
+    /// can carry out beside its main loop overtakes those that wait for that.
     ///
     /// Cancel-safe for the connection: dropping the future never disturbs it. A command that was
     /// already issued is still carried out by QEMU.
@@ -157,7 +167,11 @@ impl Client {
         let name = CommandName::Borrowed(C::NAME);
         let arguments = serde_json::to_value(&command)
             .map_err(|source| self.encode_error(name.clone(), source))?;
-        let answer = self.exchange(name.clone(), &arguments, limit).await?;
+        let band = match C::ALLOW_OOB && self.inner.out_of_band {
+            true => Band::Out,
+            false => Band::In,
+        };
+        let answer = self.exchange(name.clone(), &arguments, band, limit).await?;
         self.decode(name, answer)
     }
 
@@ -172,7 +186,7 @@ impl Client {
         command: impl Into<Cow<'static, str>>,
         arguments: Value,
     ) -> Result<Value, Error> {
-        self.exchange(command.into(), &arguments, DEFAULT_LIMIT)
+        self.exchange(command.into(), &arguments, Band::In, DEFAULT_LIMIT)
             .await
     }
 
@@ -206,11 +220,12 @@ impl Client {
         &self,
         command: CommandName,
         arguments: &Value,
+        band: Band,
         limit: Duration,
     ) -> Result<Value, Error> {
         let shared = &self.inner.shared;
         let mut waiting = shared.expect_answer();
-        let line = wire::command_line(&command, arguments, waiting.id)
+        let line = wire::command_line(&command, arguments, band, waiting.id)
             .map_err(|source| self.encode_error(command.clone(), source))?;
         tracing::debug!(socket = %shared.socket.display(), id = waiting.id, %command, %arguments);
         let answered = async {

@@ -51,6 +51,13 @@ pub struct Greeting {
     pub capabilities: Vec<Value>,
 }
 
+impl Greeting {
+    /// Whether a capability can be negotiated.
+    pub fn has(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|known| known == capability)
+    }
+}
+
 /// Version of QEMU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Version {
@@ -126,6 +133,16 @@ pub fn parse(line: &[u8]) -> Incoming {
     }
 }
 
+/// Which of QEMU's threads carries a command out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Band {
+    /// Its main loop, one command after the other.
+    In,
+    /// The monitor's own, at once: for the few commands that have to work while the main loop is
+    /// stuck. Needs the capability `oob`.
+    Out,
+}
+
 /// A command as one line, newline included.
 ///
 /// # Errors
@@ -133,17 +150,23 @@ pub fn parse(line: &[u8]) -> Incoming {
 pub fn command_line(
     command: &str,
     arguments: &Value,
+    band: Band,
     id: RequestId,
 ) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
+    #[serde(rename_all = "kebab-case")]
     struct Execute<'a> {
-        execute: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        execute: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exec_oob: Option<&'a str>,
         #[serde(skip_serializing_if = "Value::is_null")]
         arguments: &'a Value,
         id: RequestId,
     }
     let mut line = serde_json::to_vec(&Execute {
-        execute: command,
+        execute: (band == Band::In).then_some(command),
+        exec_oob: (band == Band::Out).then_some(command),
         arguments,
         id,
     })?;
@@ -195,7 +218,13 @@ mod tests {
 
     #[test]
     fn a_command_without_arguments_sends_none() {
-        let line = command_line("stop", &Value::Null, 3).unwrap();
+        let line = command_line("stop", &Value::Null, Band::In, 3).unwrap();
         assert_eq!(line, b"{\"execute\":\"stop\",\"id\":3}\n");
+    }
+
+    #[test]
+    fn a_command_out_of_band_is_named_as_one() {
+        let line = command_line("migrate-pause", &Value::Null, Band::Out, 4).unwrap();
+        assert_eq!(line, b"{\"exec-oob\":\"migrate-pause\",\"id\":4}\n");
     }
 }

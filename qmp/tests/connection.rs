@@ -61,6 +61,7 @@ async fn connected() -> (Client, Server) {
         server.say(GREETING).await;
         let request = server.hear().await;
         assert_eq!(request["execute"], "qmp_capabilities");
+        assert_eq!(request["arguments"], json!({"enable": ["oob"]}));
         server.answer(&request, json!({})).await;
     };
     let (client, ()) = tokio::join!(Client::from_stream(ours, "test.qmp", LIMIT), serve);
@@ -69,6 +70,24 @@ async fn connected() -> (Client, Server) {
 
 fn status(running: bool) -> Value {
     json!({"running": running, "status": if running { "running" } else { "paused" }})
+}
+
+/// A QEMU whose main loop is stuck answers them all the same.
+#[tokio::test]
+async fn commands_that_overtake_others_are_those_that_qemu_lets() {
+    let (client, mut server) = connected().await;
+    let serve = async {
+        for (how, command) in [("execute", "stop"), ("exec-oob", "migrate-pause")] {
+            let request = server.hear().await;
+            assert_eq!(request[how], command);
+            server.answer(&request, json!({})).await;
+        }
+    };
+    let execute = async {
+        client.execute(commands::stop {}).await.unwrap();
+        client.execute(commands::migrate_pause {}).await.unwrap();
+    };
+    tokio::join!(execute, serve);
 }
 
 #[tokio::test]
@@ -363,7 +382,8 @@ async fn a_migration_begins_when_qemu_has_let_go_of_the_one_before() {
         let mut looks = 0;
         loop {
             let request = server.hear().await;
-            let name = request["execute"].as_str().unwrap().to_owned();
+            let name = request.get("execute").or(request.get("exec-oob"));
+            let name = name.and_then(Value::as_str).unwrap().to_owned();
             let answer = match name.as_str() {
                 "query-migrate-capabilities" => json!([]),
                 "query-yank" => {

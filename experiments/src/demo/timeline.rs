@@ -184,7 +184,7 @@ fn colour(phase: Phase) -> &'static str {
         | Phase::RebuildBack
         | Phase::RebuildBackFallback => "#c0392b",
         Phase::Unplug | Phase::Plug | Phase::PlugBack => "#8e6bbf",
-        Phase::Copy | Phase::CopyHeld | Phase::CancelCopy => "#9db4c0",
+        Phase::Copy | Phase::CopyHeld | Phase::Postcopy | Phase::CancelCopy => "#9db4c0",
         Phase::SwitchOver => "#111111",
         Phase::AwaitLink | Phase::AwaitLinkBack => "#e8c547",
         Phase::Prepare

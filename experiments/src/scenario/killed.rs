@@ -51,14 +51,41 @@ pub(super) enum Victim {
     SilentRank,
 }
 
+/// How the VMs of a crossing are copied.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub(super) enum Copies {
+    #[default]
+    Plain,
+    /// Another path through QEMU, with threads of its own.
+    Compressed,
+    /// So soon taken for one that does not converge that most of the memory follows the VMs.
+    Postcopy,
+}
+
+impl Copies {
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &["--bandwidth", "64MiB"],
+            Self::Compressed => &["--bandwidth", "64MiB", "--compress", "zstd"],
+            Self::Postcopy => &[
+                "--bandwidth",
+                "16MiB",
+                "--converge-timeout",
+                "1",
+                "--if-not-converging",
+                "postcopy",
+            ],
+        }
+    }
+}
+
 /// One crossing in which somebody is killed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Kill {
     pub from: &'static str,
     pub to: &'static str,
     pub mode: &'static str,
-    /// Whether the copies are compressed: another path through QEMU, with threads of its own.
-    pub compressed: bool,
+    pub copies: Copies,
     pub victim: Victim,
     pub at: Phase,
 }
@@ -81,14 +108,18 @@ impl Kill {
 }
 
 /// The gating slice: the coordinator in mid-switch, in the copy, at the crossing, with the link
-/// awaited; the destination while it waits.
+/// awaited, while memory follows; the destination while it waits.
 pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
     let mut job = bed.job("halo --seconds 1500")?;
     let case = |from, to, mode, victim, at| Kill {
         from,
         to,
         mode,
-        compressed: victim == Victim::WaitingQemu,
+        copies: match (victim, at) {
+            (Victim::WaitingQemu, _) => Copies::Compressed,
+            (_, Phase::Postcopy) => Copies::Postcopy,
+            _ => Copies::Plain,
+        },
         victim,
         at,
     };
@@ -100,6 +131,7 @@ pub(super) fn daemons(bed: &Bed) -> anyhow::Result<()> {
         case("a", "b", "live", Victim::Coordinator, Phase::SwitchOver),
         case("b", "a", "live", Victim::Destination, Phase::Plug),
         case("a", "b", "live", Victim::WaitingQemu, Phase::Copy),
+        case("b", "a", "live", Victim::Coordinator, Phase::Postcopy),
     ] {
         endures(bed, kill).with_context(|| format!("{kill:?}"))?;
     }
@@ -117,10 +149,7 @@ pub(super) fn endures(bed: &Bed, kill: Kill) -> anyhow::Result<(Phase, Duration)
         from,
         to: kill.to,
         mode: kill.mode,
-        options: match kill.compressed {
-            true => &["--bandwidth", "64MiB", "--compress", "zstd"],
-            false => &["--bandwidth", "64MiB"],
-        },
+        options: kill.copies.options(),
     };
     let before = journals(from)?;
     let over = AtomicBool::new(false);

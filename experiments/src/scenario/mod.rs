@@ -12,6 +12,7 @@
 //! | [`fault`] | cancel, foreign holders, killed ranks |
 //! | [`killed`] | daemons killed in mid-crossing |
 //! | [`faults`] | the same in every phase, without end; a record to go on with |
+//! | [`postcopy`] | VMs that cross before their memory |
 //! | [`soak`] | crossings without end |
 //! | [`refusal`] | orders that are refused before anything is touched |
 
@@ -21,6 +22,7 @@ mod degraded;
 mod fault;
 pub mod faults;
 mod killed;
+mod postcopy;
 mod refusal;
 mod soak;
 
@@ -121,6 +123,14 @@ const LONG: &[Scenario] = &[
     Scenario {
         name: "a_job_that_dirties_faster_than_it_is_copied_crosses_live_slowed_down",
         run: convergence::slowed,
+    },
+    Scenario {
+        name: "a_link_that_breaks_while_memory_follows_is_joined_again",
+        run: postcopy::broken_link,
+    },
+    Scenario {
+        name: "a_qemu_killed_while_memory_follows_takes_its_vm_with_it_and_nothing_waits",
+        run: postcopy::killed,
     },
     Scenario {
         name: "page_caches_are_dropped_and_not_copied",

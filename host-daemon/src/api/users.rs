@@ -225,7 +225,7 @@ impl From<Denial> for ApiError {
             | Denial::UnknownHost { .. }
             | Denial::UnknownOperation { .. } => StatusCode::NOT_FOUND,
             Denial::Unreachable { .. } | Denial::Certificates { .. } => StatusCode::BAD_GATEWAY,
-            Denial::BadSpec { .. } | Denial::RequestIdReused { .. } => {
+            Denial::BadBounds { .. } | Denial::BadSpec { .. } | Denial::RequestIdReused { .. } => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Denial::AlreadyThere { .. }

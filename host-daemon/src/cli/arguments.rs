@@ -229,7 +229,8 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "SIZE")]
     pub gang_bandwidth: Option<ByteSize>,
     /// What to do if the VMs dirty their memory faster than it is copied. refuse: roll back.
-    /// hold: the job stands still for the rest of the copy. force: the VMs do
+    /// hold: the job stands still for the rest of the copy. force: the VMs do. postcopy: the VMs
+    /// cross, and the rest follows while they run; a host that fails until then takes them with it
     #[arg(long, value_enum, default_value = "refuse")]
     pub if_not_converging: IfNotConvergingName,
     /// Percent by which a job whose VMs dirty their memory too fast may be slowed down, step by
@@ -286,6 +287,7 @@ pub(super) enum IfNotConvergingName {
     Refuse,
     Hold,
     Force,
+    Postcopy,
 }
 
 impl From<IfNotConvergingName> for IfNotConverging {
@@ -294,6 +296,7 @@ impl From<IfNotConvergingName> for IfNotConverging {
             IfNotConvergingName::Refuse => Self::Refuse,
             IfNotConvergingName::Hold => Self::Hold,
             IfNotConvergingName::Force => Self::Force,
+            IfNotConvergingName::Postcopy => Self::Postcopy,
         }
     }
 }

@@ -197,7 +197,7 @@ fn converged(convergence: &Convergence) -> Vec<String> {
             format!("; then {ms} ms were foreseen for the rest")
         });
     let how = match convergence.streams {
-        Streams::Plain => "",
+        Streams::Plain | Streams::Postcopy => "",
         Streams::Zstd => ", compressed",
     };
     let slowed = match convergence.slowed {

@@ -118,7 +118,7 @@ impl LocalHost {
         installed.map_err(|error| self.failed(&error))
     }
 
-    fn migration_host(&self) -> String {
+    pub(super) fn migration_host(&self) -> String {
         let listening = self.config.listen.map(|address| address.ip());
         let address = self.config.migration_address.or(listening);
         address.map_or("127.0.0.1".to_owned(), |address| address.to_string())
@@ -208,7 +208,7 @@ impl LocalHost {
         };
         match machine.role() {
             Role::Incoming { operation: of } if of == *operation => {}
-            Role::Incoming { .. } | Role::Own | Role::Crossed => {
+            Role::Incoming { .. } | Role::Own | Role::Serving | Role::Crossed => {
                 return Err(self.failure(format!("{vm} does not wait here for {operation}")));
             }
         }
@@ -216,7 +216,7 @@ impl LocalHost {
         Ok(HostReply::Done)
     }
 
-    /// Runs a VM whose source has completed.
+    /// Runs a VM whose source has completed, or serves it the rest of its memory.
     pub(super) async fn resume(
         self: &LocalHost,
         operation: &OperationId,
@@ -234,7 +234,7 @@ impl LocalHost {
                 self.see_it_run(&machine).await?;
                 return Ok(HostReply::Resumed { at_us: None });
             }
-            Role::Incoming { .. } | Role::Crossed => {
+            Role::Incoming { .. } | Role::Serving | Role::Crossed => {
                 return Err(self.failure(format!("{vm} does not wait here for {operation}")));
             }
         }
@@ -243,7 +243,7 @@ impl LocalHost {
             let unnamed = Endpoint::Uri("the source".into());
             incoming
                 .get_or_insert_with(|| Incoming::attach(&client, &unnamed))
-                .finish(LOADING)
+                .loaded(LOADING)
                 .await
         };
         if let Err(error) = loaded {

@@ -78,8 +78,16 @@ impl LocalHost {
 
     /// Stops a VM that is copied, so that the rest can be sent: as fast as it goes, as QEMU sends
     /// the rest of a VM that it stops itself.
-    pub(super) async fn stop_for_crossing(&self, vm: &VmName) -> Result<HostReply, HostError> {
+    pub(super) async fn stop_for_crossing(
+        &self,
+        vm: &VmName,
+        postcopy: Option<u64>,
+    ) -> Result<HostReply, HostError> {
         let (_, outgoing) = self.outgoing_of(vm)?;
+        if let Some(bandwidth) = postcopy {
+            let begun = outgoing.start_postcopy(bandwidth).await;
+            begun.map_err(|error| self.failed(&error))?;
+        }
         let stopped = outgoing.stop_machine().await;
         let at = stopped.map_err(|error| self.failed(&error))?;
         let hurried = outgoing.set_bandwidth(0).await;
@@ -92,8 +100,8 @@ impl LocalHost {
     /// Ends the copy; the VM runs here when this returns.
     pub(super) async fn cancel_copy(&self, vm: &VmName) -> Result<HostReply, HostError> {
         let machine = self.machine(vm)?;
-        if machine.role() == Role::Crossed {
-            return Err(self.failure(format!("{vm} has completed its migration")));
+        if matches!(machine.role(), Role::Serving | Role::Crossed) {
+            return Err(self.failure(format!("{vm} has crossed")));
         }
         let known = machine.outgoing().clone();
         let outgoing = match known {
@@ -163,13 +171,19 @@ impl LocalHost {
                 .await
                 .map_err(|error| self.failed(&error))?;
         }
-        let crossing = match outgoing.finish(Duration::from_millis(limit_ms)).await {
+        let limit = Duration::from_millis(limit_ms);
+        if machine.role() == Role::Serving {
+            return self.follow(&machine, &outgoing, limit).await;
+        }
+        let crossing = match outgoing.wait_for_crossing(limit).await {
+            Ok(progress) if progress.is_over() => return self.completed(&machine, &progress),
             Ok(progress) => {
                 machine
-                    .set_role(Role::Crossed)
+                    .set_role(Role::Serving)
                     .map_err(|error| self.failed(&error))?;
-                info!(%vm, "VM has crossed");
-                return Ok(crossed(Some(&progress)));
+                info!(%vm, "VM has crossed, and the rest of its memory follows");
+                let copy = status(&progress);
+                Crossing::Postcopy { copy }
             }
             Err(error @ (MigrateError::Failed { .. } | MigrateError::Cancelled { .. })) => {
                 self.see_it_run(&machine).await?;
@@ -183,9 +197,22 @@ impl LocalHost {
         Ok(HostReply::Crossed { crossing })
     }
 
+    /// All of a VM is at the destination.
+    pub(super) fn completed(
+        &self,
+        machine: &Machine,
+        progress: &Progress,
+    ) -> Result<HostReply, HostError> {
+        machine
+            .set_role(Role::Crossed)
+            .map_err(|error| self.failed(&error))?;
+        info!(vm = %machine.spec.name, "VM has crossed");
+        Ok(crossed(Some(progress)))
+    }
+
     /// The copy of a VM that is about to cross; if an earlier daemon began it, what has become of
     /// it.
-    async fn copy_of(&self, machine: &Machine) -> Result<Arc<Outgoing>, HostError> {
+    pub(super) async fn copy_of(&self, machine: &Machine) -> Result<Arc<Outgoing>, HostError> {
         let known = machine.outgoing().clone();
         if let Some(outgoing) = known {
             return Ok(outgoing);
@@ -202,6 +229,9 @@ impl LocalHost {
     /// Runs a VM that has crossed to a QEMU which ended before it ran: all of it is still here.
     pub(super) async fn reclaim(&self, vm: &VmName) -> Result<HostReply, HostError> {
         let machine = self.machine(vm)?;
+        if machine.role() == Role::Serving {
+            return Err(self.failure(format!("QEMU has let go of {vm} for good")));
+        }
         machine
             .set_role(Role::Own)
             .map_err(|error| self.failed(&error))?;
@@ -236,7 +266,7 @@ fn crossed(progress: Option<&Progress>) -> HostReply {
     }
 }
 
-fn status(progress: &Progress) -> CopyStatus {
+pub(super) fn status(progress: &Progress) -> CopyStatus {
     CopyStatus {
         state: state(progress.status),
         error: progress.error.clone(),

@@ -28,6 +28,9 @@ pub(super) enum Role {
         /// Of which operation.
         operation: OperationId,
     },
+    /// Its VM has crossed before the rest of its memory, which follows from here; it is never to run
+    /// again.
+    Serving,
     /// Its VM has crossed; it is never to run again.
     Crossed,
 }
@@ -138,7 +141,7 @@ impl Machine {
             Ok(status) => match status.status {
                 commands::RunState::inmigrate => VmState::Incoming,
                 commands::RunState::postmigrate => VmState::Migrated,
-                _ if matches!(self.role(), Role::Crossed) => VmState::Migrated,
+                _ if matches!(self.role(), Role::Crossed | Role::Serving) => VmState::Migrated,
                 _ => VmState::Paused,
             },
             Err(_) => VmState::Unresponsive,

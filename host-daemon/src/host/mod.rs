@@ -23,6 +23,7 @@ mod leaving;
 mod lifecycle;
 mod machine;
 mod orphans;
+mod postcopy;
 mod reservations;
 mod streams;
 
@@ -186,9 +187,12 @@ impl LocalHost {
             }
             HostCall::CopyStatus { vm } => self.copy_status(&vm),
             HostCall::Pace { vm, bandwidth } => self.pace(&vm, bandwidth).await,
-            HostCall::Stop { vm } => self.stop_for_crossing(&vm).await,
+            HostCall::Stop { vm, postcopy } => self.stop_for_crossing(&vm, postcopy).await,
             HostCall::CancelCopy { vm } => self.cancel_copy(&vm).await,
             HostCall::Cross { vm, limit_ms } => self.cross(&vm, limit_ms).await,
+            HostCall::Rejoin { vm } => self.rejoin(&vm).await,
+            HostCall::SendOn { vm, uri } => self.send_on(&vm, uri).await,
+            HostCall::Forfeit { vm } => self.forfeit(&vm).await,
             HostCall::Retire { vm } => self.retire(&vm).await,
             HostCall::Reclaim { vm } => self.reclaim(&vm).await,
             HostCall::Look { vm } => self.look(&vm),

@@ -72,7 +72,7 @@ impl LocalHost {
                     waiting.push(machine);
                 }
                 Role::Own => here.push(machine),
-                Role::Incoming { .. } | Role::Crossed => {}
+                Role::Incoming { .. } | Role::Serving | Role::Crossed => {}
             }
         }
         for machine in &waiting {

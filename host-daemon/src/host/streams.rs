@@ -22,6 +22,7 @@ pub(super) fn settings(streams: Streams) -> Settings {
         pause_before_switchover: true,
         multifd_channels: compress.then_some(CHANNELS),
         compress,
+        postcopy: streams == Streams::Postcopy,
         ..Settings::live()
     }
 }

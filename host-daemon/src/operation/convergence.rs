@@ -6,12 +6,13 @@
 //!    │██▄▄                  shrinks by dirty rate / bandwidth, down to what fits the downtime
 //!    │█████▄▄▄▁▁ fits
 //!    └───────────► passes   it does not shrink any more: slow the job down, if that is allowed;
-//!                           then hold the job, force the VMs, or go back, as was asked for
+//!                           then hold the job, force the VMs, let them cross before the rest
+//!                           of their memory (postcopy), or go back, as was asked for
 //! ```
 //!
-//! There is no postcopy here. A VM that is copied after it has crossed runs at its destination
-//! before its source has completed: if either host or the link fails, each holds a part of it and
-//! nobody the whole, and nothing could keep the promise that every VM exists once after any fault.
+//! Postcopy is never chosen unasked. A VM whose memory follows it runs at its destination before its
+//! source has completed: each host holds a part of it and nobody the whole, so a host that fails then
+//! takes it along. What else fails, a daemon or the link, it only has to wait for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,6 +41,7 @@ const FORESEEN_PASSES: u32 = 1000;
 /// How the copies of an operation go over the link.
 pub fn streams(limits: &Limits) -> Streams {
     match limits.compress {
+        _ if limits.may_postcopy() => Streams::Postcopy,
         Compress::Zstd => Streams::Zstd,
         Compress::Auto if is_slower_than(PAYS, limits) => Streams::Zstd,
         Compress::Auto | Compress::Off => Streams::Plain,
@@ -71,6 +73,8 @@ pub enum Course {
     Hold,
     /// Stop the VMs, and let them stand for as long as the rest takes.
     Force,
+    /// Let the VMs cross, and the rest follow.
+    Postcopy,
 }
 
 /// What is done, and why it is that, if it is not what was asked for.
@@ -78,6 +82,7 @@ pub fn course(asked: IfNotConverging, ranks: bool, held: bool) -> (Course, &'sta
     match asked {
         IfNotConverging::Refuse => (Course::Refuse, ""),
         IfNotConverging::Force => (Course::Force, ""),
+        IfNotConverging::Postcopy => (Course::Postcopy, ""),
         IfNotConverging::Hold if held => (
             Course::Refuse,
             "; the job is held: something else dirties the memory",

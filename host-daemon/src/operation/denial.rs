@@ -132,6 +132,12 @@ pub enum Denial {
         /// Where.
         host: HostName,
     },
+    /// What was asked for contradicts itself.
+    #[error("the bounds of the operation: {message}")]
+    BadBounds {
+        /// What is wrong and what was expected.
+        message: String,
+    },
     /// The VM's specification contradicts itself.
     #[error("VM `{vm}`: {message}")]
     BadSpec {
@@ -240,6 +246,7 @@ impl Denial {
             Self::NotRunning { .. } => "not-running",
             Self::NotArrived { .. } => "not-arrived",
             Self::VmExists { .. } => "vm-exists",
+            Self::BadBounds { .. } => "bad-bounds",
             Self::BadSpec { .. } => "bad-spec",
             Self::MissingFile { .. } => "missing-file",
             Self::Full { .. } | Self::NoVcpus { .. } => "destination-full",
@@ -302,6 +309,7 @@ impl Denial {
             Self::VmExists { vm, .. } => {
                 format!("`symvirt vm stop {vm}` there, or give the VM another name")
             }
+            Self::BadBounds { .. } => "`symvirt migrate --help` explains them".into(),
             Self::BadSpec { .. } => "correct its file".into(),
             Self::MissingFile { .. } => {
                 "disks, kernel and initrd of a VM must be at the same path on every host that it \

@@ -26,6 +26,8 @@ pub enum Phase {
     CopyHeld,
     /// Let every VM cross. The point of no return.
     SwitchOver,
+    /// Wait until the memory has followed of VMs that crossed before it.
+    Postcopy,
     /// Plug HCAs at the destination.
     Plug,
     /// Wait until their ports are active and their addresses settled.
@@ -115,6 +117,7 @@ impl std::fmt::Display for Phase {
             Self::HoldLate => "hold-late",
             Self::CopyHeld => "copy-held",
             Self::SwitchOver => "switch-over",
+            Self::Postcopy => "postcopy",
             Self::Plug => "plug",
             Self::AwaitLink => "await-link",
             Self::TakeHca => "take-hca",

@@ -197,6 +197,9 @@ pub enum IfNotConverging {
     Hold,
     /// The VMs stand still for as long as the rest takes.
     Force,
+    /// The VMs cross, and the rest follows while they run. Until it has, a host that fails takes
+    /// them with it.
+    Postcopy,
 }
 
 /// Whether what is copied is compressed.
@@ -282,6 +285,19 @@ impl Limits {
     /// For the gang to converge.
     pub fn converge(&self) -> Duration {
         Duration::from_secs(self.converge_s)
+    }
+
+    /// Whether VMs may cross before their memory.
+    pub fn may_postcopy(&self) -> bool {
+        self.if_not_converging == IfNotConverging::Postcopy
+    }
+
+    /// What contradicts itself in them, if anything does.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        (self.may_postcopy() && self.compress == Compress::Zstd).then_some(
+            "QEMU cannot compress a copy whose rest may follow: \
+             `--if-not-converging postcopy` goes with `--compress off`",
+        )
     }
 
     /// For the link of a plugged HCA to become active.

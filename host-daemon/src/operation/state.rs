@@ -18,6 +18,9 @@
 //!                                      point of no return ──╝
 //! ```
 //!
+//!  SwitchOver ► Postcopy ► Plug …   (if the request allows it: VMs may have crossed before their
+//!     memory, which has to follow before anything else is done with them)
+//!
 //!  Copy ──does not converge──► HoldLate ► CopyHeld ══► SwitchOver   (if the request allows it;
 //!     both fail to CancelCopy. The job is held from then on, as if it had been before the copy)
 //!
@@ -142,6 +145,11 @@ impl State {
         plan.holds() || self.done.contains(&Phase::HoldLate)
     }
 
+    /// Whether not every VM has arrived.
+    fn is_split(&self) -> bool {
+        !self.stayed.is_empty() || !self.unknown.is_empty()
+    }
+
     /// Whether the job was held, and has to be given transports.
     fn was_held(&self) -> bool {
         self.done.contains(&Phase::Hold) || self.done.contains(&Phase::HoldLate)
@@ -221,8 +229,8 @@ pub fn next(plan: &Plan, mut state: State, event: Event) -> State {
             state.unknown.extend(unknown.into_iter().map(|(vm, _)| vm));
             state.done.insert(state.phase);
             state.phase = match state.phase {
-                Phase::SwitchOver if state.holds(plan) => Phase::RebuildFallback,
-                Phase::SwitchOver => Phase::CleanUp,
+                Phase::SwitchOver if plan.limits().may_postcopy() => Phase::Postcopy,
+                Phase::SwitchOver => after_split(plan, &state),
                 other => other,
             };
             state
@@ -249,9 +257,11 @@ fn after_success(plan: &Plan, state: &mut State) -> Phase {
         Phase::Unplug => Phase::Copy,
         Phase::HoldLate => Phase::CopyHeld,
         Phase::Copy | Phase::CopyHeld => Phase::SwitchOver,
-        Phase::SwitchOver if plan.plugs() => Phase::Plug,
-        Phase::SwitchOver if state.holds(plan) => Phase::Rebuild,
-        Phase::SwitchOver => Phase::CleanUp,
+        Phase::SwitchOver if plan.limits().may_postcopy() => Phase::Postcopy,
+        Phase::Postcopy if state.is_split() => after_split(plan, state),
+        Phase::SwitchOver | Phase::Postcopy if plan.plugs() => Phase::Plug,
+        Phase::SwitchOver | Phase::Postcopy if state.holds(plan) => Phase::Rebuild,
+        Phase::SwitchOver | Phase::Postcopy => Phase::CleanUp,
         Phase::Plug => Phase::AwaitLink,
         Phase::AwaitLink if state.holds(plan) => Phase::Rebuild,
         Phase::AwaitLink if plan.takes_hca() => Phase::TakeHca,
@@ -285,7 +295,7 @@ fn after_failure(plan: &Plan, state: &mut State) -> Phase {
             state.done.insert(Phase::Unplug);
             roll_back(plan, state)
         }
-        Phase::SwitchOver => {
+        Phase::SwitchOver | Phase::Postcopy => {
             state.stuck = true;
             Phase::NeedsOperator
         }
@@ -366,6 +376,7 @@ fn after_break(plan: &Plan, state: &mut State) -> Phase {
         | Phase::Copy
         | Phase::CopyHeld
         | Phase::SwitchOver
+        | Phase::Postcopy
         | Phase::Plug
         | Phase::AwaitLink
         | Phase::CleanUp
@@ -374,6 +385,14 @@ fn after_break(plan: &Plan, state: &mut State) -> Phase {
         | Phase::PlugBack
         | Phase::AwaitLinkBack => after_failure(plan, state),
         Phase::Done | Phase::RolledBack | Phase::Degraded | Phase::NeedsOperator => state.phase,
+    }
+}
+
+/// The VMs are on both hosts: the job runs on what those have in common.
+fn after_split(plan: &Plan, state: &State) -> Phase {
+    match state.holds(plan) {
+        true => Phase::RebuildFallback,
+        false => Phase::CleanUp,
     }
 }
 

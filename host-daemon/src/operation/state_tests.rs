@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 
 use super::phase::Phase;
-use super::plan::{Limits, Mode, OperationId, Plan, Request, Target, VmPlan};
+use super::plan::{IfNotConverging, Limits, Mode, OperationId, Plan, Request, Target, VmPlan};
 use super::state::{Event, State, next};
 
 fn plan() -> impl Strategy<Value = Plan> {
     let request = prop_oneof![
-        Just(Mode::Live).prop_map(migrate),
-        Just(Mode::Hold).prop_map(migrate),
+        (Just(Mode::Live), any::<bool>()).prop_map(migrate),
+        (Just(Mode::Hold), any::<bool>()).prop_map(migrate),
         Just(Mode::Live).prop_map(switch),
         Just(Mode::Hold).prop_map(switch),
     ];
@@ -33,12 +33,19 @@ fn plan() -> impl Strategy<Value = Plan> {
     )
 }
 
-fn migrate(mode: Mode) -> Request {
+fn migrate((mode, postcopy): (Mode, bool)) -> Request {
+    let if_not_converging = match postcopy {
+        true => IfNotConverging::Postcopy,
+        false => IfNotConverging::Refuse,
+    };
     Request::Migrate {
         gang: "job".parse().unwrap(),
         to: "b".parse().unwrap(),
         mode,
-        limits: Limits::default(),
+        limits: Limits {
+            if_not_converging,
+            ..Limits::default()
+        },
     }
 }
 
@@ -119,6 +126,20 @@ proptest! {
         events.extend((0..30).map(|_| Event::Completed));
         let last = walk(&plan, &events).pop().unwrap();
         prop_assert!(last.phase.is_terminal(), "{last:?}");
+    }
+
+    #[test]
+    fn nothing_is_done_with_vms_before_their_memory_has_followed(
+        plan in plan(),
+        events in proptest::collection::vec(event(), 60),
+    ) {
+        for pair in walk(&plan, &events).windows(2) {
+            let [before, after] = pair else { unreachable!("pairs") };
+            if before.phase == Phase::SwitchOver && plan.limits().may_postcopy() {
+                let goes_on = [Phase::SwitchOver, Phase::Postcopy, Phase::NeedsOperator];
+                prop_assert!(goes_on.contains(&after.phase), "{after:?}");
+            }
+        }
     }
 
     #[test]
@@ -229,7 +250,7 @@ fn a_cancel_before_the_point_of_no_return_ends_rolled_back() {
     let plan = Plan {
         request_id: None,
         id: OperationId::nth(&"a".parse().unwrap(), 1),
-        request: migrate(Mode::Live),
+        request: migrate((Mode::Live, false)),
         vms: vec![],
         ranks: false,
         interconnect: Target::Native,
@@ -253,7 +274,7 @@ fn a_gang_without_ranks_whose_last_job_ended_on_fallback_takes_the_hcas_it_is_gi
     let mut plan = Plan {
         request_id: None,
         id: OperationId::nth(&"a".parse().unwrap(), 1),
-        request: migrate(Mode::Live),
+        request: migrate((Mode::Live, false)),
         vms: vec![vm],
         ranks: false,
         interconnect: Target::Fallback,

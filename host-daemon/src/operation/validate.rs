@@ -44,6 +44,12 @@ impl Engine {
         id: OperationId,
         request: Request,
     ) -> Result<Validated, Denied> {
+        if let Request::Migrate { limits, .. } = &request
+            && let Some(contradiction) = limits.contradiction()
+        {
+            let message = contradiction.into();
+            return Err(Denial::BadBounds { message }.into());
+        }
         let name = request.gang().clone();
         let vms: Vec<_> = self
             .host

@@ -278,6 +278,9 @@ fn limit(call: &HostCall) -> Duration {
         | HostCall::Plug { .. }
         | HostCall::StartCopy { .. }
         | HostCall::CancelCopy { .. }
+        | HostCall::Rejoin { .. }
+        | HostCall::SendOn { .. }
+        | HostCall::Forfeit { .. }
         | HostCall::Reclaim { .. }
         | HostCall::Account { .. }
         | HostCall::Retire { .. } => WORK_LIMIT,

@@ -5,5 +5,6 @@
 mod convergence;
 mod crashes;
 mod crossings;
+mod postcopy;
 mod schedules;
 mod simulated;

@@ -39,7 +39,7 @@ impl Draw {
 
     fn fault(&mut self, effects: usize, records: usize) -> Fault {
         let n = 1 + self.below(effects);
-        match self.below(13) {
+        match self.below(14) {
             0 => Fault::Refused(n),
             1 => Fault::AnswerLost(n),
             2 => Fault::Away(n, 1 + self.below(60)),
@@ -60,10 +60,12 @@ impl Draw {
                     IfNotConverging::Refuse,
                     IfNotConverging::Hold,
                     IfNotConverging::Force,
-                ][self.below(3)],
+                    IfNotConverging::Postcopy,
+                ][self.below(4)],
             ),
             9 => Fault::AgentDies(n, 1 + self.below(60) as u64),
             10 => Fault::AgentNew,
+            11 => Fault::LinkBreaks(1 + self.below(3)),
             _ => Fault::Crashes(Crash {
                 at: self.moment(effects, records),
                 forward: self.coin(),

@@ -17,7 +17,7 @@ use crate::event::{EventError, Events, WaitError};
 /// may run is not decided here.
 #[derive(Debug)]
 pub struct Incoming {
-    client: Client,
+    pub(super) client: Client,
     from: String,
     events: Events,
     /// How it ended, once known.
@@ -150,7 +150,7 @@ impl Incoming {
         Ok(self.ended.unwrap_or(Status::none))
     }
 
-    fn failed(&self, step: &'static str, source: Error) -> MigrateError {
+    pub(super) fn failed(&self, step: &'static str, source: Error) -> MigrateError {
         MigrateError::Command {
             step,
             with: self.from.clone(),

@@ -20,6 +20,7 @@ mod error;
 mod incoming;
 mod observer;
 mod outgoing;
+mod postcopy;
 mod progress;
 mod settings;
 

@@ -27,7 +27,7 @@ const LETTING_GO_LOOK: Duration = Duration::from_millis(10);
 /// A migration that was started here. Dropping it stops observing, not migrating.
 #[derive(Debug)]
 pub struct Outgoing {
-    client: Client,
+    pub(super) client: Client,
     to: String,
     progress: watch::Receiver<Progress>,
     observer: JoinHandle<()>,
@@ -265,7 +265,11 @@ impl Outgoing {
         set.map_err(|source| self.failed("bandwidth", source))
     }
 
-    async fn command<C>(&self, step: &'static str, command: C) -> Result<(), MigrateError>
+    pub(super) async fn command<C>(
+        &self,
+        step: &'static str,
+        command: C,
+    ) -> Result<(), MigrateError>
     where
         C: qapi_qmp::QmpCommand,
     {
@@ -273,7 +277,7 @@ impl Outgoing {
         done.map(|_| ()).map_err(|source| self.failed(step, source))
     }
 
-    fn failed(&self, step: &'static str, source: Error) -> MigrateError {
+    pub(super) fn failed(&self, step: &'static str, source: Error) -> MigrateError {
         MigrateError::Command {
             step,
             with: self.to.clone(),

@@ -124,6 +124,27 @@ impl Progress {
     }
 }
 
+/// Whether the destination may run the machine, which the source can not do any more.
+pub(super) fn may_run_there(status: Status) -> bool {
+    match status {
+        Status::completed
+        | Status::postcopy_active
+        | Status::postcopy_paused
+        | Status::postcopy_recover_setup
+        | Status::postcopy_recover => true,
+        Status::none
+        | Status::setup
+        | Status::cancelling
+        | Status::cancelled
+        | Status::active
+        | Status::failed
+        | Status::colo
+        | Status::pre_switchover
+        | Status::device
+        | Status::wait_unplug => false,
+    }
+}
+
 pub(super) fn is_over(status: Status) -> bool {
     match status {
         Status::completed | Status::failed | Status::cancelled => true,

@@ -34,6 +34,9 @@ pub struct Settings {
     /// The downtime limit then says only how little must be left for QEMU to look for memory that
     /// was written again, and is [`AWAITING`] whatever is asked for.
     pub await_stop: bool,
+    /// What is left when the machine is stopped may follow while it runs at the destination already,
+    /// see [`super::Outgoing::start_postcopy`]. Not with channels. QEMU sends free pages, too, then.
+    pub postcopy: bool,
     /// Every page has its place in the file. For files only.
     pub mapped_ram: bool,
     /// Slow the guest down if it dirties memory faster than it is sent.
@@ -80,6 +83,7 @@ impl Settings {
             "return-path" => self.return_path,
             "pause-before-switchover" => self.pause_before_switchover,
             "switchover-ack" => self.await_stop,
+            "postcopy-ram" => self.postcopy,
             "mapped-ram" => self.mapped_ram,
             "auto-converge" => self.auto_converge,
             "multifd" => self.multifd_channels.is_some(),
@@ -93,6 +97,7 @@ impl Settings {
             "return-path",
             "pause-before-switchover",
             "switchover-ack",
+            "postcopy-ram",
             "mapped-ram",
             "auto-converge",
             "multifd",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use symvirt_qmp::Event;
-use symvirt_qmp::wire::{Incoming, command_line, parse};
+use symvirt_qmp::wire::{Band, Incoming, command_line, parse};
 
 /// A line.
 pub fn check(line: &[u8]) {
@@ -20,7 +20,7 @@ pub fn check(line: &[u8]) {
         answers(&said);
         // What came from QEMU can be given back to it, on one line.
         let arguments = Value::Object(said);
-        let command = command_line("device_add", &arguments, 7).expect("plain data");
+        let command = command_line("device_add", &arguments, Band::In, 7).expect("plain data");
         let end = command.iter().position(|byte| *byte == b'\n');
         assert_eq!(end, Some(command.len() - 1));
     }

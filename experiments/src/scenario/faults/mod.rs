@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use symvirt_host::operation::Phase;
 
-use super::killed::{Kill, LIMIT, Victim, endures};
+use super::killed::{Copies, Kill, LIMIT, Victim, endures};
 use super::{at_home, expect_verified};
 use crate::lab::interrupt;
 use crate::lab_dir::LabDir;
@@ -71,18 +71,27 @@ fn kills(from: &'static str, to: &'static str) -> Vec<Kill> {
         from,
         to,
         mode,
-        compressed: false,
+        copies: Copies::Plain,
         victim,
         at,
     });
     let streams = |kill: &Kill| matches!(kill.at, Phase::Copy | Phase::SwitchOver);
     let compressed = |kill: Kill| Kill {
-        compressed: true,
+        copies: Copies::Compressed,
         ..kill
     };
+    let followed = victims.map(|victim| Kill {
+        from,
+        to,
+        mode: "live",
+        copies: Copies::Postcopy,
+        victim,
+        at: Phase::Postcopy,
+    });
     plain
         .flat_map(|kill| [Some(kill), streams(&kill).then(|| compressed(kill))])
         .flatten()
+        .chain(followed)
         .collect()
 }
 

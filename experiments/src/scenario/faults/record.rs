@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use symvirt_host::operation::Phase;
 
-use crate::scenario::killed::{Kill, Victim};
+use crate::scenario::killed::{Copies, Kill, Victim};
 
 /// All crossings with one kind of fault.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -16,7 +16,7 @@ struct Row {
     victim: Victim,
     mode: String,
     #[serde(default)]
-    compressed: bool,
+    copies: Copies,
     from: String,
     to: String,
     at: Phase,
@@ -34,7 +34,7 @@ impl Row {
         Self {
             victim: kill.victim,
             mode: kill.mode.to_owned(),
-            compressed: kill.compressed,
+            copies: kill.copies,
             from: kill.from.to_owned(),
             to: kill.to.to_owned(),
             at: kill.at,
@@ -48,8 +48,8 @@ impl Row {
 
     fn is_of(&self, kill: &Kill) -> bool {
         let ways = (&*self.mode, &*self.from, &*self.to);
-        let kinds = (self.victim, self.at, self.compressed);
-        kinds == (kill.victim, kill.at, kill.compressed) && ways == (kill.mode, kill.from, kill.to)
+        let kinds = (self.victim, self.at, self.copies);
+        kinds == (kill.victim, kill.at, kill.copies) && ways == (kill.mode, kill.from, kill.to)
     }
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for Record {
              failed | slowest end after it |\n|---|---|---|---|---|---|---|---|---|"
         )?;
         let mut rows: Vec<&Row> = self.rows.iter().collect();
-        rows.sort_by_key(|row| (row.victim, row.at, &row.mode, row.compressed, &row.from));
+        rows.sort_by_key(|row| (row.victim, row.at, &row.mode, row.copies, &row.from));
         for row in rows {
             writeln!(
                 f,
@@ -120,7 +120,11 @@ impl fmt::Display for Record {
                 row.victim,
                 row.at,
                 row.mode,
-                if row.compressed { ", compressed" } else { "" },
+                match row.copies {
+                    Copies::Plain => "",
+                    Copies::Compressed => ", compressed",
+                    Copies::Postcopy => ", postcopy",
+                },
                 row.from,
                 row.done,
                 row.degraded,
@@ -150,7 +154,7 @@ mod tests {
         from: "a",
         to: "b",
         mode: "live",
-        compressed: false,
+        copies: Copies::Plain,
         victim: Victim::Link,
         at: Phase::Copy,
     };
@@ -182,7 +186,7 @@ mod tests {
             ..CASE
         };
         let compressed = Kill {
-            compressed: true,
+            copies: Copies::Compressed,
             ..CASE
         };
         assert!(record.has(&CASE) && !record.has(&back) && !record.has(&compressed));

@@ -124,17 +124,23 @@ pub enum HostCall {
         /// Bytes per second; 0 for no limit.
         bandwidth: u64,
     },
-    /// Source: stop a VM that is copied. It will stand in `pre-switchover` when the rest is sent.
+    /// Source: stop a VM that is copied. It will stand in `pre-switchover` when the rest is sent, or
+    /// at once if the rest is to follow.
     Stop {
         /// Which VM.
         vm: VmName,
+        /// The rest follows while the VM runs at the destination, at so many bytes per second; 0
+        /// for no limit. Only of [`Streams::Postcopy`].
+        #[serde(default)]
+        postcopy: Option<u64>,
     },
     /// Source: end the copy and see that the VM runs.
     CancelCopy {
         /// Which VM.
         vm: VmName,
     },
-    /// Source: let a VM in `pre-switchover` cross, and wait until it has, or has not.
+    /// Source: let a VM in `pre-switchover` cross, and wait until it has, or has not. Asked again of
+    /// one whose memory still follows: wait until that has.
     Cross {
         /// Which VM.
         vm: VmName,
@@ -143,6 +149,24 @@ pub enum HostCall {
     },
     /// Source: end the QEMU of a VM that has crossed.
     Retire {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// Destination: the link over which the rest of a VM followed broke; wait for it anew.
+    Rejoin {
+        /// Which VM.
+        vm: VmName,
+    },
+    /// Source: send on what is left of that VM.
+    SendOn {
+        /// Which VM.
+        vm: VmName,
+        /// Where QEMU waits for it.
+        uri: String,
+    },
+    /// Either host: the other one's QEMU of a VM whose memory still followed has ended. Unless all of
+    /// the VM is here, and it runs, its QEMU is ended too: nobody can bring what it lacks.
+    Forfeit {
         /// Which VM.
         vm: VmName,
     },
@@ -180,7 +204,10 @@ impl HostCall {
             | Self::StartCopy { vm, .. }
             | Self::CopyStatus { vm }
             | Self::Pace { vm, .. }
-            | Self::Stop { vm }
+            | Self::Stop { vm, .. }
+            | Self::Rejoin { vm }
+            | Self::SendOn { vm, .. }
+            | Self::Forfeit { vm }
             | Self::CancelCopy { vm }
             | Self::Cross { vm, .. }
             | Self::Retire { vm }
@@ -206,7 +233,7 @@ pub enum HostReply {
         /// See `free`.
         wanted: usize,
     },
-    /// To [`HostCall::Prepare`].
+    /// To [`HostCall::Prepare`] and [`HostCall::Rejoin`].
     Waiting {
         /// Where the source is to send the stream.
         uri: String,
@@ -245,8 +272,10 @@ pub enum Streams {
     /// Over one connection, as it is.
     #[default]
     Plain,
-    /// Over several, compressed by zstd.
+    /// Compressed by zstd.
     Zstd,
+    /// As it is; what is left may follow when the VM has crossed.
+    Postcopy,
 }
 
 /// How far a copy is.
@@ -303,6 +332,11 @@ pub enum Crossing {
         transferred: u64,
         /// Passes over the memory.
         passes: u64,
+    },
+    /// The VM is the destination's to run; the rest of its memory follows.
+    Postcopy {
+        /// How far that is.
+        copy: CopyStatus,
     },
     /// The migration failed, and the VM runs at the source.
     Stayed {

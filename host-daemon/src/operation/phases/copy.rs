@@ -72,18 +72,25 @@ impl Crew {
         let patience = PATIENCE_MIN.max(limits.downtime() * PATIENCE);
         let mut pace = self.first_pace();
         for _ in 0..IN_VAIN {
-            let patience = match self.converge(&mut pace, deadline).await? {
-                Converged::Fits => patience,
+            let (patience, rest_follows) = match self.converge(&mut pace, deadline).await? {
+                Converged::Fits => (patience, false),
                 Converged::Forced(rest) => {
                     self.note(format!(
                         "the VMs were stopped with more left than fits the downtime, {:.1} s by \
                          what was seen",
                         rest.as_secs_f64()
                     ));
-                    patience.max(rest * PATIENCE)
+                    (patience.max(rest * PATIENCE), false)
+                }
+                Converged::Early(rest) => {
+                    self.note(format!(
+                        "the VMs crossed before the rest of their memory, {:.1} s by what was seen",
+                        rest.as_secs_f64()
+                    ));
+                    (patience, true)
                 }
             };
-            self.stop_together().await?;
+            self.stop_together(&pace, rest_follows).await?;
             let copies = self.drain(patience).await?;
             if copies.iter().all(|(_, copy)| copy.state == READY) {
                 return self.last_check().await;
@@ -103,9 +110,15 @@ impl Crew {
         Pace::new(self.plan.limits(), self.plan.vms.iter().map(|vm| &vm.vm))
     }
 
-    async fn stop_together(&self) -> Outcome {
-        self.doing("every VM fits its downtime; all are stopped");
-        let stop = |vm: &VmPlan| HostCall::Stop { vm: vm.vm.clone() };
+    async fn stop_together(&self, pace: &Pace, rest_follows: bool) -> Outcome {
+        self.doing(match rest_follows {
+            true => "all VMs are stopped, to cross before the rest of their memory",
+            false => "every VM fits its downtime; all are stopped",
+        });
+        let stop = |vm: &VmPlan| HostCall::Stop {
+            vm: vm.vm.clone(),
+            postcopy: rest_follows.then(|| pace.allowed(&vm.vm)),
+        };
         let stopped = self.each(&self.source, self.plan.vms.iter(), stop).await?;
         let mut measured = self.measured();
         for (vm, reply) in stopped {

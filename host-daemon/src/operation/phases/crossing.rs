@@ -5,7 +5,8 @@
 //!                          └──► failed: it runs at the source again
 //! ```
 //!
-//! A destination runs only after its source has completed. If that cannot be found out, the VM is
+//! A destination runs only after its source has completed, or, in postcopy, has let go of the VM for
+//! good. If that cannot be found out, the VM is
 //! reported as unknown and not touched. A QEMU that ends decides: if the source's does, the
 //! destination runs what it has in whole; if the destination's does before it ran, the source, which
 //! still has everything, runs again.
@@ -83,14 +84,36 @@ impl Crew {
             limit_ms: CROSSING_MS,
         };
         let fate = match self.source.call(call).await {
-            Ok(HostReply::Crossed {
-                crossing:
-                    Crossing::Completed {
-                        downtime_ms,
-                        transferred,
-                        passes,
-                    },
-            }) => {
+            Ok(HostReply::Crossed { crossing }) => match crossing {
+                Crossing::Stayed { reason } => Fate::Stayed(match self.account(vm).await {
+                    Some(said) => format!("{reason}; at the destination: {said}"),
+                    None => reason,
+                }),
+                Crossing::Completed { .. } | Crossing::Postcopy { .. } => {
+                    self.crossed(vm, crossing);
+                    self.arrive(plan).await
+                }
+            },
+            Ok(_) => Fate::Unknown("the source's answer is not understood".into()),
+            Err(HostError::Gone { how, .. }) => self.arrive_alone(plan, how).await,
+            Err(error) => Fate::Unknown(format!(
+                "{}; `symvirt vm list` on {} shows it: `migrated` means that the destination may \
+                 run it",
+                chain(&error),
+                plan.source
+            )),
+        };
+        (vm.clone(), fate)
+    }
+
+    /// Tells how a VM crossed, or how far it is.
+    pub(super) fn crossed(&self, vm: &VmName, crossing: Crossing) {
+        match crossing {
+            Crossing::Completed {
+                downtime_ms,
+                transferred,
+                passes,
+            } => {
                 self.vm_report(vm, |entry| {
                     entry.downtime_ms = downtime_ms;
                     entry.bytes = transferred;
@@ -103,24 +126,10 @@ impl Crew {
                         shown.copy.transferred = transferred;
                     }
                 });
-                self.arrive(plan).await
             }
-            Ok(HostReply::Crossed {
-                crossing: Crossing::Stayed { reason },
-            }) => Fate::Stayed(match self.account(vm).await {
-                Some(said) => format!("{reason}; at the destination: {said}"),
-                None => reason,
-            }),
-            Ok(_) => Fate::Unknown("the source's answer is not understood".into()),
-            Err(HostError::Gone { how, .. }) => self.arrive_alone(plan, how).await,
-            Err(error) => Fate::Unknown(format!(
-                "{}; `symvirt vm list` on {} shows it: `migrated` means that the destination may \
-                 run it",
-                chain(&error),
-                plan.source
-            )),
-        };
-        (vm.clone(), fate)
+            Crossing::Postcopy { copy } => self.show_vm(vm, copy),
+            Crossing::Stayed { .. } => {}
+        }
     }
 
     async fn arrive(&self, plan: &VmPlan) -> Fate {
@@ -151,7 +160,7 @@ impl Crew {
             .destination_name()
             .map_or("the destination", |host| host.as_str());
         Fate::Unknown(format!(
-            "its source has completed, and {host} did not say that it runs it: {last}; on {host}, \
+            "its source has let it go, and {host} did not say that it runs it: {last}; on {host}, \
              `symvirt vm list`, and if {vm} is paused there, \
              `symvirt vm resume {vm} --source-is-stopped`"
         ))

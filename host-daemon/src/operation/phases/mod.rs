@@ -7,6 +7,7 @@
 //! | [`devices`] | CheckHolders, Unplug, Plug, AwaitLink and their ways back |
 //! | [`copy`] | Copy, CopyHeld, CancelCopy |
 //! | [`crossing`] | SwitchOver |
+//! | [`postcopy`] | Postcopy |
 //!
 //! [`vms`] asks hosts about many VMs at a time, [`resume`] takes up what an earlier daemon began,
 //! [`counters`] reads what the guests' devices carried.
@@ -15,6 +16,7 @@ mod copy;
 mod counters;
 mod crossing;
 mod devices;
+mod postcopy;
 mod prepare;
 mod resume;
 mod transport;
@@ -231,6 +233,7 @@ impl Crew {
             Phase::Copy | Phase::CopyHeld => self.copy(phase).await?,
             // Handled by the caller: its outcome is more than good or bad.
             Phase::SwitchOver => {}
+            Phase::Postcopy => self.postcopy().await?,
             Phase::Plug => self.plug().await?,
             Phase::PlugBack => self.plug_back().await?,
             Phase::AwaitLink | Phase::AwaitLinkBack => self.await_link(phase).await?,

@@ -40,7 +40,12 @@ impl Crew {
     pub(super) async fn meet(&self, phase: Phase) {
         let vms_may_stand = matches!(
             phase,
-            Phase::Copy | Phase::CopyHeld | Phase::SwitchOver | Phase::CancelCopy | Phase::Discard
+            Phase::Copy
+                | Phase::CopyHeld
+                | Phase::SwitchOver
+                | Phase::Postcopy
+                | Phase::CancelCopy
+                | Phase::Discard
         );
         if self.measured().unmet && !vms_may_stand {
             self.hear().await;

@@ -73,6 +73,8 @@ impl Crew {
             return;
         }
         self.measured().lost.push((vm.clone(), how.to_owned()));
+        // The journal has it when the phase is over.
+        self.doing(format!("{vm} is lost: {how}"));
         self.guests.lost(vm);
     }
 

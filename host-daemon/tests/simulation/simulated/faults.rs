@@ -52,6 +52,8 @@ pub enum Fault {
     /// The second VM dirties its memory faster than it is copied, while its job runs; and what was
     /// asked for in that case.
     Dirties(IfNotConverging),
+    /// The link of the second VM breaks so often, or cannot be joined, while its memory follows.
+    LinkBreaks(usize),
     /// If it does so, then not any more once its job is slowed down by 60 %.
     GivesWay,
     /// The job may be slowed down by so many percent; without, by 60.
@@ -106,6 +108,14 @@ impl Faults {
     pub fn dirties(&self) -> Option<IfNotConverging> {
         self.0.iter().find_map(|fault| match fault {
             Fault::Dirties(asked) => Some(*asked),
+            _ => None,
+        })
+    }
+
+    /// How often the link breaks over which memory follows.
+    pub fn link_breaks(&self) -> Option<usize> {
+        self.0.iter().find_map(|fault| match fault {
+            Fault::LinkBreaks(times) => Some(*times),
             _ => None,
         })
     }

@@ -151,7 +151,7 @@ impl Guests for SimulatedGuests {
         }
         let there = &world.vms[vm];
         let plugged = match there.destination {
-            Destination::Running => there.hca_at_destination,
+            Destination::Running | Destination::Lacking => there.hca_at_destination,
             Destination::None | Destination::Waiting | Destination::Dead(_) => there.hca_at_source,
         };
         let rank = Holder {
@@ -225,7 +225,7 @@ impl Guests for SimulatedGuests {
         let there = self.world.lock().unwrap().vms[vm].destination;
         assert!(matches!(
             there,
-            Destination::Running | Destination::Dead(true)
+            Destination::Running | Destination::Lacking | Destination::Dead(true)
         ));
     }
 

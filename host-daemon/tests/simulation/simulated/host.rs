@@ -9,6 +9,7 @@ use symvirt_host::operation::effects::{
 };
 
 use super::faults::Verdict;
+use super::postcopy;
 use super::world::{Destination, Job, Source, Vm, World};
 
 pub struct SimulatedHost {
@@ -134,7 +135,7 @@ impl SimulatedHost {
                 assert!(
                     !matches!(
                         vm.destination,
-                        Destination::Running | Destination::Dead(true)
+                        Destination::Running | Destination::Lacking | Destination::Dead(true)
                     ),
                     "a VM that runs is discarded"
                 );
@@ -144,7 +145,10 @@ impl SimulatedHost {
             HostCall::Resume { vm, .. } => {
                 let there = known(world, &vm);
                 match (there.source, there.destination) {
-                    (_, Destination::Running) => {}
+                    (_, Destination::Running | Destination::Lacking) => {}
+                    (Source::Serving(_), Destination::Waiting) => {
+                        there.destination = Destination::Lacking;
+                    }
                     (Source::Completed | Source::Dead(true), Destination::Waiting) => {
                         there.destination = Destination::Running;
                     }
@@ -162,6 +166,8 @@ impl SimulatedHost {
             }
             HostCall::Plug { vm, .. } => {
                 let vm = known(world, &vm);
+                let whole = vm.destination != Destination::Lacking;
+                assert!(whole, "an HCA is plugged before all memory is there");
                 match here {
                     "a" => vm.hca_at_source = true,
                     _ => vm.hca_at_destination = true,
@@ -189,9 +195,16 @@ impl SimulatedHost {
                 let status = look(known(world, &vm), held || gave_way);
                 Ok(HostReply::Copy { status })
             }
-            HostCall::Stop { vm } => {
+            HostCall::Stop { vm, postcopy } => {
                 let vm = known(world, &vm);
+                vm.rest = 0;
                 match vm.source {
+                    Source::Copying(left, _)
+                        if postcopy.is_some() && vm.destination == Destination::Waiting =>
+                    {
+                        vm.rest = left;
+                        vm.source = Source::Ready;
+                    }
                     Source::Copying(left, _) => vm.source = Source::Copying(left, true),
                     // Its copy has failed, which nobody has looked at yet.
                     Source::Running => vm.source = Source::Copying(100, true),
@@ -202,10 +215,9 @@ impl SimulatedHost {
             }
             HostCall::CancelCopy { vm } => {
                 let vm = known(world, &vm);
-                assert_ne!(
-                    vm.source,
-                    Source::Completed,
-                    "a copy that has completed is cancelled"
+                assert!(
+                    !matches!(vm.source, Source::Completed | Source::Serving(_)),
+                    "a copy is cancelled that has crossed"
                 );
                 if matches!(vm.source, Source::Copying(_, true)) {
                     vm.lingers = vm.lingers.saturating_sub(1);
@@ -234,6 +246,7 @@ impl SimulatedHost {
                         };
                         return Ok(HostReply::Crossed { crossing });
                     }
+                    Source::Serving(_) => return Ok(postcopy::follow(vm)),
                     other => assert_eq!(other, Source::Ready),
                 }
                 if !arrives || !waits {
@@ -242,6 +255,10 @@ impl SimulatedHost {
                         reason: "injected".into(),
                     };
                     return Ok(HostReply::Crossed { crossing });
+                }
+                if vm.rest > 0 {
+                    vm.source = Source::Serving(vm.rest);
+                    return Ok(postcopy::follow(vm));
                 }
                 vm.source = Source::Completed;
                 let crossing = Crossing::Completed {
@@ -269,6 +286,9 @@ impl SimulatedHost {
             }
             HostCall::Reclaim { vm } => {
                 let vm = known(world, &vm);
+                if matches!(vm.source, Source::Serving(_)) {
+                    return Err(self.failed("QEMU has let go of it"));
+                }
                 assert_eq!(
                     vm.destination,
                     Destination::Dead(false),
@@ -278,6 +298,12 @@ impl SimulatedHost {
                 vm.source = Source::Running;
                 Ok(HostReply::Done)
             }
+            HostCall::Rejoin { vm } => Ok(postcopy::rejoin(known(world, &vm))),
+            HostCall::SendOn { vm, .. } => Ok(postcopy::send_on(known(world, &vm))),
+            HostCall::Forfeit { vm } => match postcopy::forfeit(here, known(world, &vm)) {
+                true => Err(self.gone(&vm, true)),
+                false => Ok(HostReply::Done),
+            },
             HostCall::Adopt { wish, .. } => {
                 world.handed_over = true;
                 world.wish = wish;
@@ -320,7 +346,7 @@ fn look(vm: &mut Vm, held: bool) -> CopyStatus {
         Source::Copying(left, _) => ("active", u64::from(left)),
         Source::Ready => ("pre-switchover", 0),
         Source::Completed => ("completed", 0),
-        Source::Running | Source::Gone | Source::Dead(_) => ("none", 100),
+        Source::Running | Source::Serving(_) | Source::Gone | Source::Dead(_) => ("none", 100),
     };
     CopyStatus {
         state: state.into(),

@@ -4,6 +4,7 @@
 mod faults;
 mod guests;
 mod host;
+mod postcopy;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -253,6 +254,13 @@ pub fn check(setting: Setting, ended: &Ended, what: &str) {
             }
             Place::Source | Place::Destination => {}
         }
+    }
+    for (vm, there) in &world.vms {
+        let follows = matches!(there.source, Source::Serving(_));
+        assert!(
+            !follows || told,
+            "the memory of {vm} still follows; {context}"
+        );
     }
     if setting.ranks && world.job == Job::Held {
         assert!(told, "the job stands still; {context}");

@@ -43,6 +43,8 @@ pub enum Source {
     /// Percent that is left, and whether it is stopped.
     Copying(u32, bool),
     Ready,
+    /// The VM has crossed; percent of its memory that are still here.
+    Serving(u32),
     Completed,
     /// Ended by us.
     Gone,
@@ -55,9 +57,20 @@ pub enum Source {
 pub enum Destination {
     None,
     Waiting,
+    /// It runs, and lacks memory that its source has.
+    Lacking,
     Running,
-    /// Ended by itself; whether it had run.
+    /// Ended by itself, or given up; whether it had run.
     Dead(bool),
+}
+
+/// Over which memory follows a VM that has crossed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    Up,
+    Broken,
+    /// The destination waits for the source to join it again.
+    Listening,
 }
 
 #[derive(Clone, Debug)]
@@ -72,17 +85,29 @@ pub struct Vm {
     pub dirties: bool,
     /// How often its copy was looked at.
     pub looks: u64,
+    /// Percent that are to follow when it crosses.
+    pub rest: u32,
+    pub link: Link,
+    /// How often its link still breaks, or cannot be joined, while its memory follows.
+    pub breaks: usize,
 }
 
 impl Vm {
     fn place(&self) -> Place {
         match (self.source, self.destination) {
-            (Source::Running | Source::Copying(..), Destination::Running) => {
+            (
+                Source::Running | Source::Copying(..),
+                Destination::Running | Destination::Lacking,
+            ) => {
                 panic!("a VM runs twice")
             }
             (Source::Running | Source::Copying(..), _) => Place::Source,
-            (_, Destination::Running) => Place::Destination,
-            (_, Destination::Dead(true)) => Place::Lost,
+            (_, Destination::Running) | (Source::Serving(_), Destination::Lacking) => {
+                Place::Destination
+            }
+            (_, Destination::Dead(true) | Destination::Lacking) => Place::Lost,
+            (Source::Serving(_), Destination::Waiting) => Place::Unresumed,
+            (Source::Serving(_), Destination::None | Destination::Dead(false)) => Place::Lost,
             (Source::Ready, _) => Place::Standing,
             (Source::Completed | Source::Dead(true), Destination::Waiting) => Place::Unresumed,
             // The source has all of it still.
@@ -133,6 +158,9 @@ impl World {
             lingers: 0,
             dirties: false,
             looks: 0,
+            rest: 0,
+            link: Link::Up,
+            breaks: 0,
         };
         let mut vms: BTreeMap<_, _> = plan
             .vms
@@ -144,6 +172,9 @@ impl World {
         }
         if let (Some(_), Some(second)) = (faults.dirties(), vms.values_mut().nth(1)) {
             second.dirties = true;
+        }
+        if let (Some(times), Some(second)) = (faults.link_breaks(), vms.values_mut().nth(1)) {
+            second.breaks = times;
         }
         Self {
             vms,
@@ -206,7 +237,10 @@ impl World {
             Side::Destination => {
                 vm.destination = match vm.destination {
                     gone @ (Destination::None | Destination::Dead(_)) => gone,
-                    now => Destination::Dead(now == Destination::Running),
+                    now => {
+                        let ran = [Destination::Running, Destination::Lacking].contains(&now);
+                        Destination::Dead(ran)
+                    }
                 }
             }
         }

@@ -19,6 +19,8 @@ pub(super) enum Converged {
     Fits,
     /// It does not, and is stopped all the same; how long the rest should take.
     Forced(Duration),
+    /// It does not, and crosses all the same; how long the rest should take, which follows.
+    Early(Duration),
 }
 
 impl Crew {
@@ -159,7 +161,7 @@ impl Crew {
             Course::Refuse => {
                 let reason = format!(
                     "{why}{but}; allow a longer --downtime, a --throttle, or use \
-                     --if-not-converging hold or force"
+                     --if-not-converging hold, force or postcopy"
                 );
                 ("rolled back", Err(Trouble::Failed(reason)))
             }
@@ -171,8 +173,21 @@ impl Crew {
                 let rest = rest(copies, pace);
                 ("the VMs are stopped", Ok(Converged::Forced(rest)))
             }
+            Course::Postcopy => {
+                let rest = rest(copies, pace);
+                (
+                    "the VMs cross, and the rest follows",
+                    Ok(Converged::Early(rest)),
+                )
+            }
         };
-        self.converging(|convergence| convergence.diverged = Some(format!("{why}: {what}")));
+        self.converging(|convergence| {
+            convergence.diverged = Some(format!("{why}: {what}"));
+            if course == Course::Postcopy {
+                // What is left is not waited for.
+                convergence.predicted_downtime_ms = None;
+            }
+        });
         outcome
     }
 
