@@ -2,7 +2,9 @@
 
 use symvirt_host::operation::{IfNotConverging, Phase};
 
-use super::simulated::{Crash, Ended, Fault, Faults, Moment, Place, Setting, Side, check, run};
+use super::simulated::{
+    Crash, Ended, Fault, Faults, Moment, Place, Setting, Side, Source, check, run,
+};
 
 const POSTCOPY: Fault = Fault::Dirties(IfNotConverging::Postcopy);
 
@@ -94,6 +96,11 @@ async fn a_qemu_that_dies_takes_its_vm_and_no_other_whenever_it_dies() {
             let places: Vec<_> = ended.world.places().map(|(_, place)| place).collect();
             assert_ne!(places[0], Place::Lost, "{n}, {side:?}");
             *lost += usize::from(places[1] == Place::Lost);
+            let left = ended.world.vms.values().map(|vm| vm.source);
+            let serves = left
+                .into_iter()
+                .any(|source| matches!(source, Source::Serving(_)));
+            assert!(!serves, "{n}, {side:?}: half a VM is left");
             assert!(
                 !ended.state.unknown.contains(&"vm2".parse().unwrap()) || places[1] != Place::Lost
             );

@@ -9,6 +9,7 @@ mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use symvirt_host::operation::driver::{Log, drive};
 use symvirt_host::operation::effects::{Clock, Guests, Host};
@@ -19,11 +20,15 @@ use symvirt_host::operation::state::{Event, next};
 use symvirt_host::operation::{Limits, Mode, OperationId, Plan, Report, Request, State, Target};
 use symvirt_host::operation::{Phase, VmPlan};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub use faults::{Crash, Fault, Faults, Moment, Side};
 pub use guests::SimulatedGuests;
 pub use host::SimulatedHost;
 pub use world::{Job, Place, Source, Vm, World};
+
+/// Longer, on the paused clock, than any operation takes.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a test starts from.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +148,12 @@ pub struct Ended {
 /// that ends is followed by another, which goes on as [`symvirt_host::operation::Engine`] does.
 pub async fn run(setting: Setting, faults: impl Into<Faults>, cancel_at: Option<usize>) -> Ended {
     let faults = faults.into();
+    let what = format!("{setting:?}, {faults:?}, cancelled at record {cancel_at:?}");
+    let ended = timeout(LONGEST, run_on(setting, faults, cancel_at)).await;
+    ended.unwrap_or_else(|_| panic!("it never ends: {what}"))
+}
+
+async fn run_on(setting: Setting, faults: Faults, cancel_at: Option<usize>) -> Ended {
     let mut plan = setting.plan();
     if let (Some(asked), Request::Migrate { limits, .. }) = (faults.dirties(), &mut plan.request) {
         limits.if_not_converging = asked;
