@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use daemons::{Bed, Running, migrate};
 use namespace::inside_namespace;
 use serde_json::{Value, json};
-use symvirt_host::api::model::{VmInfo, VmState};
-use symvirt_host::operation::Phase;
+use symvirt_host::api::model::{OperationInfo, VmInfo, VmState};
+use symvirt_host::operation::report::VmReport;
+use symvirt_host::operation::{Phase, Report};
 use vms::Host;
 
 /// A VM of the gang `job` that needs no HCA.
@@ -57,21 +58,65 @@ async fn a_gang_crosses_and_comes_back_and_nothing_stays_behind() {
     let (host, bed) = ready();
     let a = with_gang(&host, &bed).await;
     let b = bed.start("b").await;
-    let there = a.moves_to("b").await;
+    copied(&a.moves_to("b").await);
     assert!(a.vms().await.is_empty());
     assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
-    let report = there.report.unwrap();
-    assert!(
-        report
-            .vms
-            .iter()
-            .all(|vm| vm.bytes > 0 && vm.downtime_ms.is_some()),
-        "{report:?}"
-    );
     b.moves_to("a").await;
     assert!(b.vms().await.is_empty());
     assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
     assert_eq!(vms::taps().len(), 2);
+}
+
+#[tokio::test]
+async fn a_gang_that_may_cross_before_its_memory_does_so_if_it_does_not_converge() {
+    if !inside_namespace("a_gang_that_may_cross_before_its_memory_does_so_if_it_does_not_converge")
+    {
+        return;
+    }
+    let (host, bed) = ready();
+    let a = with_gang(&host, &bed).await;
+    let b = bed.start("b").await;
+    let mut order = migrate("b");
+    let early = json!({ "bandwidth": 16_384, "converge_s": 0, "if_not_converging": "postcopy" });
+    order["limits"] = early.clone();
+    order["limits"]["compress"] = json!("zstd");
+    assert_eq!(a.begin(order.clone()).await.unwrap_err().code, "bad-bounds");
+
+    order["limits"] = early;
+    let begun = a.begin(order).await.unwrap();
+    a.wait(&begun, |shown| shown.phase == Phase::Postcopy).await;
+    assert_eq!(running(&b.vms().await), ["vm1", "vm2"]);
+    let left = a.vms().await;
+    let serves = |vm: &VmInfo| vm.state == VmState::Migrated;
+    assert!(left.len() == 2 && left.iter().all(serves), "{left:?}");
+    assert_eq!(a.cancel(&begun).await.unwrap_err().code, "cannot-cancel");
+    let report = copied(&a.finish(&begun).await);
+    let notes = report.notes.join(", ");
+    assert!(
+        notes.contains("before the rest of their memory"),
+        "{report:?}"
+    );
+    assert!(a.vms().await.is_empty());
+
+    let mut order = migrate("a");
+    order["limits"] = json!({ "if_not_converging": "postcopy" });
+    let begun = b.begin(order).await.unwrap();
+    let report = copied(&b.finish(&begun).await);
+    let notes = report.notes.join(", ");
+    assert!(
+        !notes.contains("before the rest"),
+        "it did converge: {notes}"
+    );
+    assert_eq!(running(&a.vms().await), ["vm1", "vm2"]);
+}
+
+/// The report of an operation that is done, and has said what it copied.
+fn copied(ended: &OperationInfo) -> Report {
+    assert_eq!(ended.phase, Phase::Done, "{ended:?}");
+    let report = ended.report.clone().unwrap();
+    let counted = |vm: &VmReport| vm.bytes > 0 && vm.downtime_ms.is_some();
+    assert!(report.vms.iter().all(counted), "{report:?}");
+    report
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Of memory that has content: at [`SLOWLY`], some seconds.
 const SIZE: usize = 4 << 20;
@@ -31,29 +31,35 @@ const SOON: Duration = Duration::from_millis(500);
 /// A link between two QEMUs that can be broken.
 struct Link {
     cut: oneshot::Sender<()>,
-    /// The source's end is closed when it ends; it returns that of the destination.
-    carries: JoinHandle<UnixStream>,
+    /// Closes the source's ends when it ends; returns those of the destination.
+    carries: JoinHandle<Vec<std::os::unix::net::UnixStream>>,
 }
 
 impl Link {
     fn new(folder: &TempDir, to: PathBuf) -> (Link, Endpoint) {
         let from = folder.path().join("link");
         let listener = UnixListener::bind(&from).unwrap();
-        let (cut, is_cut) = oneshot::channel();
+        let (cut, mut is_cut) = oneshot::channel();
         let carries = tokio::spawn(async move {
-            let (mut source, _) = listener.accept().await.unwrap();
-            let mut target = UnixStream::connect(to).await.unwrap();
-            tokio::select! {
-                _ = copy_bidirectional(&mut source, &mut target) => {}
-                _ = is_cut => {}
+            let (mut channels, mut kept) = (JoinSet::new(), Vec::new());
+            loop {
+                let mut source = tokio::select! {
+                    connected = listener.accept() => connected.unwrap().0,
+                    _ = &mut is_cut => break,
+                };
+                let target = UnixStream::connect(&to).await.unwrap().into_std().unwrap();
+                kept.push(target.try_clone().unwrap());
+                let mut target = UnixStream::from_std(target).unwrap();
+                channels.spawn(async move { copy_bidirectional(&mut source, &mut target).await });
             }
-            target
+            channels.shutdown().await;
+            kept
         });
         (Link { cut, carries }, Endpoint::Unix(from))
     }
 
-    /// The destination's end, which does not know yet.
-    async fn cut(self) -> UnixStream {
+    /// The destination's ends, which do not know yet.
+    async fn cut(self) -> Vec<std::os::unix::net::UnixStream> {
         self.cut.send(()).unwrap();
         self.carries.await.unwrap()
     }

@@ -28,8 +28,8 @@ fn report(crossing: &Crossing) -> anyhow::Result<&Report> {
 
 /// A job that writes to its memory faster than [`SLOW`] copies it, on any machine.
 const DIVERGES: &str = "dirty --seconds 900 --megabytes 60 --pages 100";
-/// One that does on most machines, and can be slowed down enough.
-const DIRTY: &str = "dirty --seconds 900 --megabytes 40 --pages 6";
+/// One that does, and can be slowed down enough.
+const DIRTY: &str = "dirty --seconds 900 --megabytes 40 --pages 20";
 const SLOW: [&str; 4] = ["--bandwidth", "4MiB", "--compress", "off"];
 
 pub(super) fn diverges(bed: &Bed) -> anyhow::Result<()> {

@@ -161,7 +161,9 @@ impl LocalHost {
     pub(super) async fn cross(&self, vm: &VmName, limit_ms: u64) -> Result<HostReply, HostError> {
         let machine = self.machine(vm)?;
         if machine.role() == Role::Crossed {
-            return Ok(crossed(None));
+            let known = machine.outgoing().clone();
+            let progress = known.map(|outgoing| outgoing.progress().borrow().clone());
+            return Ok(crossed(progress.as_ref()));
         }
         let outgoing = self.copy_of(&machine).await?;
         let before = outgoing.progress().borrow().status;

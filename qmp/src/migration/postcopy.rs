@@ -15,8 +15,8 @@
 //! is the machine without the other: it cannot be cancelled, and an end that dies takes the machine
 //! with it. A broken link only makes it wait.
 //!
-//! Both ends are told of it before the migration begins ([`Settings::postcopy`]); it goes over one
-//! connection, uncompressed.
+//! Both ends are told of it before the migration begins ([`super::Settings::postcopy`]); it goes over
+//! one connection, and one for pages that are asked for, uncompressed.
 
 use std::time::Duration;
 
