@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::family::{self, Member};
+
 /// How long an asked process may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -94,8 +96,8 @@ pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
     let status = match ended.recv_timeout(limit) {
         Ok(status) => Some(status?),
         Err(_) => {
-            let family = descendants(pid);
-            backtraces = family.iter().map(|&pid| backtrace(pid)).collect();
+            let family = family::of(pid);
+            backtraces = family.iter().map(|member| backtrace(member.pid)).collect();
             stop(pid, &family, &ended);
             None
         }
@@ -130,70 +132,20 @@ fn waiter(mut child: Child) -> mpsc::Receiver<std::io::Result<ExitStatus>> {
     receiver
 }
 
-fn stop(pid: Pid, family: &[Pid], ended: &mpsc::Receiver<std::io::Result<ExitStatus>>) {
+fn stop(pid: Pid, family: &[Member], ended: &mpsc::Receiver<std::io::Result<ExitStatus>>) {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         // The process may have ended meanwhile: then there is nobody to signal. Those below it that
         // are ours, if it is not (`sudo`).
         if kill(pid, signal) == Err(Errno::EPERM) {
-            family.iter().for_each(|&below| _ = kill(below, signal));
+            family.iter().for_each(|below| _ = kill(below.pid, signal));
         }
         if ended.recv_timeout(GRACE).is_ok() {
             break;
         }
     }
-    for &left in family
-        .iter()
-        .filter(|&&left| left != pid && is_child_of_none(left))
-    {
-        kill(left, Signal::SIGKILL).ok();
+    for left in family.iter().filter(|member| member.is_alive()) {
+        kill(left.pid, Signal::SIGKILL).ok();
     }
-}
-
-/// Whether a former descendant outlived its parents.
-fn is_child_of_none(pid: Pid) -> bool {
-    parent(pid).is_some_and(|parent| parent.as_raw() == 1)
-}
-
-fn parent(pid: Pid) -> Option<Pid> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name is in parentheses and may contain anything.
-    let fields = &stat[stat.rfind(')')? + 1..];
-    fields
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-        .map(Pid::from_raw)
-}
-
-/// A process and all below it, parents first.
-fn descendants(top: Pid) -> Vec<Pid> {
-    let processes: Vec<Pid> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            entry
-                .ok()?
-                .file_name()
-                .to_str()?
-                .parse()
-                .ok()
-                .map(Pid::from_raw)
-        })
-        .collect();
-    let mut family = vec![top];
-    let mut at = 0;
-    while at < family.len() {
-        let here = family[at];
-        family.extend(
-            processes
-                .iter()
-                .copied()
-                .filter(|&pid| parent(pid) == Some(here)),
-        );
-        at += 1;
-    }
-    family
 }
 
 fn backtrace(pid: Pid) -> String {
@@ -250,11 +202,13 @@ mod tests {
     #[test]
     fn what_hangs_is_ended_and_tells_where_it_hung() {
         let mut command = Command::new("sh");
-        command.args(["-c", "sleep 1000; :"]);
+        command.args(["-c", "echo begun; sleep 1000; :"]);
         let outcome = run(&mut command, Duration::from_millis(300)).expect("sh");
         assert_eq!(outcome.status, None);
         let at = ["clock_nanosleep", "__GI___clock_nanosleep"];
         assert!(at.iter().any(|at| outcome.hung_in(at)), "{outcome:?}");
         assert!(!outcome.hung_in("PMIx_Init"), "{outcome:?}");
+        // What the shell had started is gone, too: it would hold its end of the pipe.
+        assert_eq!(outcome.stdout, "begun\n");
     }
 }

@@ -8,6 +8,7 @@
 //! | [`place`] | this machine, or Debian trixie in a directory |
 //! | [`wheels`] | MPIs of PyPI, with mpi4py |
 //! | [`kept`] | what is costly to make and kept between runs |
+//! | [`family`] | a process and all that it started |
 //! | [`job`] | runs a command within a time limit, with backtraces of what hangs |
 //! | [`rehearsal`] | a job under `symvirt-guest rehearse`, and its report |
 //! | [`debian`] | programs of Debian, with and without switches |
@@ -27,6 +28,7 @@ pub mod bench;
 pub mod bootstrap;
 pub mod built;
 pub mod debian;
+pub mod family;
 pub mod job;
 pub mod kept;
 #[path = "../../experiments/src/image/mirror.rs"]
