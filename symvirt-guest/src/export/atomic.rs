@@ -12,8 +12,9 @@ use super::rarely;
 use super::rma::target;
 use super::send::raw;
 use crate::real::real;
+use crate::transfer::atomic::{operate, operate_implicit};
 use crate::transfer::begin::plain;
-use crate::transfer::one_sided::{self, Target};
+use crate::transfer::one_sided::Target;
 use crate::transfer::short::Short;
 
 /// # Safety
@@ -41,10 +42,10 @@ pub unsafe extern "C" fn ucp_atomic_op_nbx(
         let worker = &*target.endpoint.worker;
         if let Some(short) = Short::of_other(worker, param) {
             let short = Some(&short);
-            return one_sided::atomic(target, opcode, operand, count, reply, param, short);
+            return operate(target, opcode, operand, count, reply, param, short);
         }
         let _inside = worker.enter();
-        one_sided::atomic(target, opcode, operand, count, reply, param, None)
+        operate(target, opcode, operand, count, reply, param, None)
     }
 }
 
@@ -65,7 +66,7 @@ pub unsafe extern "C" fn ucp_atomic_post(
             return (real().atomic_post)(endpoint, opcode, operand, size, remote, key);
         };
         let _inside = (*target.endpoint.worker).enter();
-        one_sided::atomic_implicit(target, opcode, operand, size)
+        operate_implicit(target, opcode, operand, size)
     }
 }
 
@@ -120,7 +121,7 @@ unsafe fn fetch(
     unsafe {
         let worker = &*target.endpoint.worker;
         if let Some(short) = Short::of_other(worker, &raw const param) {
-            return one_sided::atomic(
+            return operate(
                 target,
                 opcode,
                 operand,
@@ -131,7 +132,7 @@ unsafe fn fetch(
             );
         }
         let _inside = worker.enter();
-        one_sided::atomic(target, opcode, operand, 1, result, &raw const param, None)
+        operate(target, opcode, operand, 1, result, &raw const param, None)
     }
 }
 

@@ -7,9 +7,10 @@
 //!   owner: Pages, a memfd ── rkey_pack: Place ──► peer: /proc/PID/fd/N, if it is called as the
 //!                                                 owner's memory is ──► Near, mapped with the key
 //! ```
-//! A put or get of contiguous bytes is then a copy, and over when it returns. Everything else,
-//! atomics above all, goes to UCX: those of one epoch are all its own. The epoch's transports must
-//! let processes share memory; it is neither drained nor made anew at a switch.
+//! A put or get of contiguous bytes is then a copy, an atomic an instruction, and over when it
+//! returns. Everything else goes to UCX. The epoch's transports must let processes share memory;
+//! for atomics none of them may have a device that does them: those of a device and of a processor
+//! do not see each other. It is neither drained nor made anew at a switch.
 
 use std::ffi::c_void;
 use std::fs::{self, OpenOptions};
@@ -17,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use symvirt_protocol::ids::MemoryId;
 use symvirt_protocol::packed::Place;
@@ -87,13 +88,22 @@ impl Near {
     /// transports share no memory, or it is not all of that memory.
     #[inline(always)]
     pub fn at(&self, remote: u64, length: usize) -> Option<*mut c_void> {
-        if self.is_mapped && !ALLOWED.load(Ordering::Relaxed) {
+        if self.is_mapped && ALLOWED.load(Ordering::Relaxed) & SHARE == 0 {
             return None;
         }
         let offset = usize::try_from(remote.checked_sub(self.remote)?).ok()?;
         let end = offset.checked_add(length)?;
         // SAFETY: within the memory.
         (end <= self.length).then(|| unsafe { self.local.add(offset).cast() })
+    }
+
+    /// As [`Near::at`], for atomics: `None`, too, if UCX's are a device's in this epoch.
+    #[inline(always)]
+    pub fn atomically_at(&self, remote: u64, length: usize) -> Option<*mut c_void> {
+        if ALLOWED.load(Ordering::Relaxed) & ATOMICS == 0 {
+            return None;
+        }
+        self.at(remote, length)
     }
 }
 
@@ -106,41 +116,61 @@ impl Drop for Near {
     }
 }
 
-/// Whether the epoch's transports let processes share memory.
-static ALLOWED: AtomicBool = AtomicBool::new(false);
+/// What the epoch's transports let this process do by itself.
+static ALLOWED: AtomicU8 = AtomicU8::new(0);
+/// With memory of other processes.
+const SHARE: u8 = 1;
+/// Atomically.
+const ATOMICS: u8 = 2;
 
-/// What the job was started with.
-static NATIVE: OnceLock<bool> = OnceLock::new();
+/// What those allow that the job was started with.
+static NATIVE: OnceLock<u8> = OnceLock::new();
 
 /// Reads `UCX_TLS`, on a thread of the application: helpers race with its `setenv`.
 pub fn read_settings() {
-    NATIVE.get_or_init(|| shares(&std::env::var("UCX_TLS").unwrap_or_default()));
+    NATIVE.get_or_init(|| allowed(&std::env::var("UCX_TLS").unwrap_or_default()));
 }
 
 /// An epoch begins; under the closed gate, or before anything is sent.
 pub fn begin_epoch(transports: &Transports) {
     let allowed = match &transports.tls {
-        Some(tls) => shares(tls),
-        None => NATIVE.get().copied().unwrap_or(false),
+        Some(tls) => allowed(tls),
+        None => NATIVE.get().copied().unwrap_or(0),
     };
     ALLOWED.store(allowed, Ordering::Relaxed);
 }
 
-/// Whether a value of `UCX_TLS` lets processes of one machine map each other's memory: the names
-/// and aliases of UCX's transports that do (`ucp_context.c`, 1.13 to 1.18); all, if it is empty.
+/// What a value of `UCX_TLS` allows.
+fn allowed(tls: &str) -> u8 {
+    let share = if shares(tls) { SHARE } else { 0 };
+    let atomics = if has_no_device(tls) { ATOMICS } else { 0 };
+    share | atomics
+}
+
+/// The names and aliases of UCX's transports that let processes map each other's memory
+/// (`ucp_context.c`, 1.13 to 1.18).
+const SHARING: [&str; 6] = ["sm", "shm", "mm", "posix", "sysv", "xpmem"];
+
+/// Of those that do not, and have no device with atomics either: what they do is the processor's.
+const WITHOUT_DEVICE: [&str; 5] = ["self", "loopback", "tcp", "cma", "knem"];
+
+fn names(tls: &str) -> impl Iterator<Item = &str> {
+    tls.split(',').map(str::trim)
+}
+
+/// Whether processes of one machine map each other's memory; all do, if it is empty.
 fn shares(tls: &str) -> bool {
-    const SHARING: [&str; 7] = ["all", "sm", "shm", "mm", "posix", "sysv", "xpmem"];
     let tls = tls.trim();
-    let (names, is_without) = match tls.strip_prefix('^') {
-        Some(names) => (names, true),
-        None => (tls, false),
-    };
-    let mut names = names.split(',').map(str::trim);
-    if is_without {
+    if let Some(without) = tls.strip_prefix('^') {
         // Without one of them the others are left.
-        return !names.any(|name| ["all", "sm", "shm", "mm"].contains(&name));
+        return !names(without).any(|name| ["all", "sm", "shm", "mm"].contains(&name));
     }
-    tls.is_empty() || names.any(|name| SHARING.contains(&name))
+    tls.is_empty() || names(tls).any(|name| name == "all" || SHARING.contains(&name))
+}
+
+/// Whether it names transports, and none with a device that might do atomics.
+fn has_no_device(tls: &str) -> bool {
+    names(tls).all(|name| SHARING.contains(&name) || WITHOUT_DEVICE.contains(&name))
 }
 
 #[cfg(test)]
@@ -161,6 +191,16 @@ mod tests {
         }
         for apart in ["tcp,self", "rc,ud,cma", "^sm", "^tcp,shm", "self"] {
             assert!(!shares(apart), "{apart:?}");
+        }
+    }
+
+    #[test]
+    fn atomics_are_the_processors_unless_a_device_might_do_them() {
+        for plain in ["tcp,sm,self", "posix,self", " tcp , cma", "self", "tcp"] {
+            assert!(has_no_device(plain), "{plain:?}");
+        }
+        for unknown in ["", "all", "^rc", "rc,sm", "tcp,sm,self,ib", "sm,cuda"] {
+            assert!(!has_no_device(unknown), "{unknown:?}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Access to a peer's memory: by UCX, or, where this process reaches it by itself, by copying.
+//! Puts and gets of a peer's memory: by UCX, or, where this process reaches it by itself, by
+//! copying.
 //! Nobody counts what arrives: a switch flushes instead.
 
 use std::ffi::c_void;
@@ -30,7 +31,7 @@ impl Target<'_> {
     /// The real endpoint and key in use, for an operation that begins; `None` once the peer is
     /// gone, or the memory.
     #[inline(always)]
-    fn begin(&self) -> Option<(*mut c_void, *mut c_void)> {
+    pub(super) fn begin(&self) -> Option<(*mut c_void, *mut c_void)> {
         self.endpoint.note_access();
         let (endpoint, key) = (self.endpoint.real(), self.key.real());
         if endpoint.is_null() || key.is_null() {
@@ -49,7 +50,7 @@ impl Target<'_> {
 }
 
 /// What a copy of ours cannot do: tell of its completion, or read anything but the bytes in order.
-const NOT_COPIED: u32 = SELDOM | op::REQUEST | op::NO_IMM_CMPL;
+pub(super) const NOT_COPIED: u32 = SELDOM | op::REQUEST | op::NO_IMM_CMPL;
 
 /// Where the elements of a transfer are in memory that this process reaches by itself, and how
 /// many bytes; `None` if UCX has to transfer them.
@@ -165,51 +166,4 @@ pub unsafe fn get_implicit(from: Target<'_>, buffer: *mut c_void, length: usize)
     };
     // SAFETY: by the caller's promise.
     unsafe { (found().get_nbi)(endpoint, buffer, length, from.remote, key) }
-}
-
-/// An atomic operation on `count` elements; `reply` is where the old value goes, or null.
-///
-/// # Safety
-/// Inside the gate; the arguments are those of `ucp_atomic_op_nbx`.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "the C function's")]
-pub unsafe fn atomic(
-    on: Target<'_>,
-    opcode: u32,
-    operand: *const c_void,
-    count: usize,
-    reply: *mut c_void,
-    param: *const RequestParam,
-    short: Option<&Short>,
-) -> StatusPtr {
-    // SAFETY: a worker outlives its endpoints.
-    let worker = unsafe { &*on.endpoint.worker };
-    worker.traffic.note_atomic();
-    let Some((endpoint, key)) = on.begin() else {
-        return StatusPtr::from_status(CUT_OFF);
-    };
-    // SAFETY: by the caller's promise.
-    unsafe {
-        operation(short, worker, param, |param| {
-            if !reply.is_null() {
-                (*param).op_attr_mask |= op::REPLY_BUFFER;
-                (*param).reply_buffer = reply;
-            }
-            (found().atomic_op_nbx)(endpoint, opcode, operand, count, on.remote, key, param)
-        })
-    }
-}
-
-/// An atomic operation without a result or request: a flush completes it.
-///
-/// # Safety
-/// Inside the gate; the arguments are those of `ucp_atomic_post`.
-pub unsafe fn atomic_implicit(on: Target<'_>, opcode: u32, operand: u64, size: usize) -> Status {
-    // SAFETY: a worker outlives its endpoints.
-    unsafe { &*on.endpoint.worker }.traffic.note_atomic();
-    let Some((endpoint, key)) = on.begin() else {
-        return CUT_OFF;
-    };
-    // SAFETY: by the caller's promise.
-    unsafe { (found().atomic_post)(endpoint, opcode, operand, size, on.remote, key) }
 }

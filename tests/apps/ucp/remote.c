@@ -1,6 +1,7 @@
 /* Promise: remote memory is accessed rightly in every form: put and get blocking, implicit, nb and
  * nbx, atomics posted, fetching and blocking, of 4 and 8 bytes, in memory of UCX and of the
- * program's own, with keys of now and with keys that were packed long ago.
+ * program's own, with keys of now and with keys that were packed long ago; a word that two processes
+ * add to at once loses nothing.
  * SPDX-License-Identifier: MIT OR Apache-2.0 */
 #define UP_FEATURES (UCP_FEATURE_TAG | UCP_FEATURE_RMA | UCP_FEATURE_AMO32 | UCP_FEATURE_AMO64)
 #include "pair.h"
@@ -16,6 +17,9 @@ struct place {
 };
 static struct place places[PLACES];
 static char *out, *in;
+
+enum { COMMON = LONGEST + 16, TURNS = 32 };
+static uint64_t added; /* to each of the peer's common words, and to each of our own */
 
 static void sent(void *request, ucs_status_t status)
 {
@@ -136,6 +140,29 @@ static void count(struct place *place, uint64_t round)
     VF_REQUIRE((uint32_t)reply == 77, "xor found %llu", (unsigned long long)reply);
 }
 
+static uint64_t *common(struct place *place)
+{
+    return (uint64_t *)(place->memory + COMMON);
+}
+
+/* Both processes add to the word of each, at once. */
+static void contend(struct place *place)
+{
+    for (int i = 0; i < TURNS; i++) {
+        implicit(ucp_atomic_post(up.ep, UCP_ATOMIC_POST_OP_ADD, 1, 8, place->address + COMMON,
+                                 place->rkey),
+                 "ucp_atomic_post");
+        __atomic_fetch_add(common(place), 1, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void check_common(struct place *place, uint64_t by_peer)
+{
+    uint64_t sum = added + by_peer, found = __atomic_load_n(common(place), __ATOMIC_SEQ_CST);
+    VF_REQUIRE(found == sum, "%llu of %llu additions to a common word were lost",
+               (unsigned long long)(sum - found), (unsigned long long)sum);
+}
+
 int main(int argc, char **argv)
 {
     up_start("remote", 0, 0, NULL, argc, argv);
@@ -151,12 +178,21 @@ int main(int argc, char **argv)
             size_t length = hash % 4 == 0 ? hash / 4 % LONGEST : hash / 4 % 500 + 1;
             transfer(place, (int)(vf.round % 4), length);
             count(place, (uint64_t)vf.round);
+            contend(place);
             if (vf.round % 64 == 0) { /* a key may be unpacked again, whenever it was packed */
                 ucp_rkey_destroy(place->rkey);
                 up_expect(ucp_ep_rkey_unpack(up.ep, place->packed, &place->rkey),
                           "ucp_ep_rkey_unpack");
             }
         }
+        added += TURNS;
+    }
+    up_meet();
+    uint64_t by_peer;
+    up_write(&added, sizeof added);
+    up_read(&by_peer, sizeof by_peer);
+    for (int i = 0; i < PLACES; i++) {
+        check_common(&places[i], by_peer);
     }
     up_meet();
     for (int i = 0; i < PLACES; i++) {
