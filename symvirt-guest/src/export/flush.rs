@@ -3,6 +3,7 @@
 
 use std::ffi::{c_uint, c_void};
 use std::ptr;
+use std::sync::atomic::{Ordering, fence};
 
 use symvirt_ffi::flags::dt;
 use symvirt_ffi::ucp::{RequestParam, SendCallback};
@@ -59,7 +60,9 @@ unsafe fn flush_inside(
     param: *const RequestParam,
     short: Option<&Short>,
 ) -> StatusPtr {
-    if endpoint.is_asleep() {
+    if endpoint.is_asleep() || !endpoint.is_used() {
+        // What this process did by itself is over; others are to see it before what follows.
+        fence(Ordering::Release);
         return StatusPtr::OK;
     }
     // SAFETY: by the caller's promise; on the real endpoint in use.

@@ -106,7 +106,9 @@ impl Endpoint {
         self.is_used() || !self.silent.load(Ordering::Relaxed)
     }
 
-    fn is_used(&self) -> bool {
+    /// Whether anything was sent or asked for over it in this epoch.
+    #[inline(always)]
+    pub fn is_used(&self) -> bool {
         self.sent.load(Ordering::Relaxed) > 0
             || self.accessed.load(Ordering::Relaxed)
             || self.used.load(Ordering::Relaxed)
