@@ -62,9 +62,11 @@ pub unsafe extern "C" fn ucp_worker_destroy(worker: *mut c_void) {
 pub unsafe extern "C" fn ucp_worker_progress(worker: *mut c_void) -> c_uint {
     // SAFETY: the application's handle; the real worker in use, inside the gate.
     unsafe {
+        // Nothing is waiting: asked inside the gate, as a whole switch may pass before it, and leave
+        // what must not be overtaken.
         if let Some(ours) = handle::worker(worker)
-            && ours.deferred.is_empty()
             && let Some(_passage) = ours.enter_alone()
+            && ours.deferred.is_empty()
         {
             return (found().worker_progress)(ours.real());
         }
