@@ -17,20 +17,22 @@
 mod futex;
 #[cfg(all(test, loom))]
 mod model;
-mod order;
 #[cfg(not(loom))]
 mod passage;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futex::Futex;
+#[cfg(loom)]
+use loom::sync::atomic::{Ordering, fence};
 #[cfg(not(loom))]
-pub use order::announce;
-use order::{after_closing, light_barrier};
+use std::sync::atomic::{Ordering, fence};
+
+use futex::Futex;
 #[cfg(not(loom))]
 pub use passage::{GATE, Passage, enter, enter_at_once};
 
+use crate::barrier;
 use crate::tls::{Mode, ModeCell};
 
 /// See the module; the process has one, [`GATE`].
@@ -68,7 +70,7 @@ impl Gate {
     #[inline(always)]
     fn try_enter(&self, mode: &ModeCell) -> bool {
         mode.set(Mode::Inside);
-        light_barrier();
+        barrier::light();
         if self.closed.get() == 0 {
             return true;
         }
@@ -78,9 +80,9 @@ impl Gate {
 
     #[inline(always)]
     fn leave(&self, mode: &ModeCell) {
-        light_barrier();
+        barrier::light();
         mode.set(Mode::Idle);
-        light_barrier();
+        barrier::light();
         if self.closed.get() != 0 {
             self.tell_closer();
         }
@@ -96,7 +98,7 @@ impl Gate {
     /// Waits at the gate, outside.
     #[cold]
     fn wait_until_open(&self) {
-        light_barrier();
+        barrier::light();
         self.waiting.add_one();
         self.tell_closer();
         self.closed.wait_while(1, None);
@@ -132,7 +134,7 @@ impl Gate {
     pub fn close(&self, limit: Duration) -> Result<(), StillInside> {
         let start = Instant::now();
         self.closed.set(1);
-        after_closing();
+        barrier::heavy();
         loop {
             let seen = self.left.get();
             if self.is_empty() {
@@ -150,7 +152,8 @@ impl Gate {
     fn is_empty(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let empty = threads.iter().all(|mode| mode.get() != Mode::Inside);
-        order::acquire();
+        // What leavers wrote before they left is visible from here on.
+        fence(Ordering::SeqCst);
         empty
     }
 

@@ -20,6 +20,7 @@
 //! | [`process`] | what there is one of per process: identity, epoch, contexts, the round |
 //! | [`channel`] | the socket to the agent |
 //! | [`turn`] | one thread at a time with a worker that several share |
+//! | [`barrier`] | barriers that only those pay for who come seldom |
 //! | [`queue`] | things that wait for a thread of the application |
 //! | [`real`] | entries of the real libucp |
 //! | [`spool`] | memory for drained messages, with a limit |
@@ -34,6 +35,8 @@
 mod address;
 #[cfg(not(loom))]
 mod advice;
+#[cfg_attr(loom, allow(dead_code, reason = "only the model runs"))]
+mod barrier;
 #[cfg(not(loom))]
 mod channel;
 #[cfg(not(loom))]

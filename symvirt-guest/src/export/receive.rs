@@ -27,12 +27,11 @@ pub unsafe extern "C" fn ucp_tag_recv_nbx(
     // SAFETY: the application's arguments.
     unsafe {
         if let Some(ours) = handle::worker(worker) {
-            let (first, asked) = (ours.pool.first(), (*param).op_attr_mask);
+            let asked = (*param).op_attr_mask;
             if asked & SELDOM == 0
-                && !first.is_null()
                 && let Some(_passage) = ours.enter_alone()
             {
-                return receive_short(ours, first, buffer, count, tag, mask, param, asked);
+                return receive_short(ours, buffer, count, tag, mask, param, asked);
             }
         }
         receive_at_length(worker, buffer, count, tag, mask, param)
@@ -41,7 +40,6 @@ pub unsafe extern "C" fn ucp_tag_recv_nbx(
 
 /// # Safety
 /// The application's arguments.
-#[cold]
 #[inline(never)]
 unsafe fn receive_at_length(
     worker: *mut c_void,
@@ -56,6 +54,12 @@ unsafe fn receive_at_length(
         let Some(ours) = handle::worker(worker) else {
             return (real().tag_recv_nbx)(worker, buffer, count, tag, mask, param);
         };
+        let asked = (*param).op_attr_mask;
+        if asked & SELDOM == 0
+            && let Some(_inside) = ours.enter_in_turn()
+        {
+            return receive_short(ours, buffer, count, tag, mask, param, asked);
+        }
         let _inside = ours.enter();
         receive(ours, buffer, count, tag, mask, param)
     }

@@ -38,7 +38,6 @@ pub unsafe extern "C" fn ucp_tag_send_nbx(
 
 /// # Safety
 /// The application's arguments.
-#[cold]
 #[inline(never)]
 unsafe fn send_at_length(
     endpoint: *mut c_void,
@@ -52,6 +51,10 @@ unsafe fn send_at_length(
         let Some(ours) = handle::endpoint(endpoint) else {
             return (real().tag_send_nbx)(endpoint, buffer, count, tag, param);
         };
+        if let Some(short) = Short::of_send_in_turn(&*ours.worker, param) {
+            let payload = Payload { buffer, count };
+            return send_short(&short, ours, payload, tag, param);
+        }
         let _inside = (*ours.worker).enter();
         send(ours, buffer, count, tag, param)
     }

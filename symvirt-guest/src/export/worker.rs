@@ -76,7 +76,6 @@ pub unsafe extern "C" fn ucp_worker_progress(worker: *mut c_void) -> c_uint {
 
 /// # Safety
 /// The application's handle.
-#[cold]
 #[inline(never)]
 unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
     // SAFETY: by the caller's promise; the real worker in use, inside the gate.
@@ -84,6 +83,11 @@ unsafe fn progress_at_length(worker: *mut c_void) -> c_uint {
         let Some(ours) = handle::worker(worker) else {
             return (real().worker_progress)(worker);
         };
+        if let Some(_inside) = ours.enter_in_turn()
+            && ours.deferred.is_empty()
+        {
+            return (found().worker_progress)(ours.real());
+        }
         let _inside = ours.enter();
         match ours.deferred.deliver() {
             Some(delivered) => delivered + flip::progress(ours),

@@ -45,7 +45,7 @@ pub struct Pool {
 
 struct State {
     /// Lent to one send at a time, that of the thread that is alone with the worker. Most small
-    /// messages are gone when the real call returns: then it was never taken. Null at first.
+    /// messages are gone when the real call returns: then it was never taken.
     spare: *mut Request,
     free: *mut Request,
     slabs: Vec<*mut u8>,
@@ -96,8 +96,8 @@ impl Pool {
         state.free = request;
     }
 
-    /// A request for a send that probably leaves no trace: it is taken only by [`Pool::take_spare`].
-    /// Null at first.
+    /// A request for a send that probably leaves no trace: it is taken only by [`Pool::take_spare`],
+    /// which must have been called once.
     #[inline(always)]
     pub fn spare(&self) -> *mut Request {
         self.state().spare

@@ -361,12 +361,21 @@ pub unsafe fn free(request: *mut Request) {
     // SAFETY: by the caller's promise; the worker outlives its requests.
     let (header, worker) = unsafe { (&*request, &*(*request).worker) };
     let state = header.state.load(Ordering::Acquire);
-    if state & (COMPLETE | USER_OWNED) == COMPLETE && !worker.is_shared() {
-        worker.pool.put(request);
-    } else {
+    if state & (COMPLETE | USER_OWNED) != COMPLETE {
         // SAFETY: by the caller's promise.
         unsafe { free_early(request, false) };
+    } else if worker.is_shared() {
+        give_back(request, worker);
+    } else {
+        worker.pool.put(request);
     }
+}
+
+/// Gives a request back that is done with, to a worker that threads share.
+#[inline(never)]
+fn give_back(request: *mut Request, worker: &Worker) {
+    let _turn = worker.turn();
+    worker.pool.put(request);
 }
 
 /// The application frees a request that may still be under way. Unless the callback is kept, it

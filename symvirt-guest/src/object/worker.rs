@@ -78,7 +78,7 @@ unsafe impl Sync for Worker {}
 
 /// A passage through the gate in the thread's turn with a worker; dropping it ends both.
 pub struct Inside<'a> {
-    _turn: Option<Turn<'a>>,
+    _turn: Turn<'a>,
     /// Last: whoever has a turn is inside.
     _passage: Passage,
 }
@@ -125,6 +125,7 @@ impl Worker {
             keys: Mutex::default(),
         });
         worker.swap_real(worker.make_real(context.real())?);
+        worker.pool.take_spare(&worker);
         Ok(worker)
     }
 
@@ -139,14 +140,22 @@ impl Worker {
     #[inline(always)]
     pub fn enter(&self) -> Inside<'_> {
         let passage = gate::enter();
-        let turns = self.turns.as_ref();
         Inside {
-            _turn: turns.map(|turns| turns.take(ptr::from_ref(tls::mode()).addr())),
+            _turn: self.turn(),
             _passage: passage,
         }
     }
 
-    /// Passes the gate at once, if it is open, the thread is outside, and no other uses the
+    /// Waits for the turn with this worker.
+    #[inline(always)]
+    pub fn turn(&self) -> Turn<'_> {
+        match &self.turns {
+            None => Turn::NEEDLESS,
+            Some(turns) => turns.take(name()),
+        }
+    }
+
+    /// Passes the gate at once, if it is open, the thread is outside, and no other may use the
     /// worker; otherwise the caller must go on to [`Worker::enter`].
     #[inline(always)]
     pub fn enter_alone(&self) -> Option<Passage> {
@@ -154,6 +163,17 @@ impl Worker {
             return None;
         }
         gate::enter_at_once()
+    }
+
+    /// As [`Worker::enter_alone`], if others may use the worker and none does.
+    #[inline(always)]
+    pub fn enter_in_turn(&self) -> Option<Inside<'_>> {
+        let turns = self.turns.as_ref()?;
+        let passage = gate::enter_at_once()?;
+        Some(Inside {
+            _turn: turns.take_at_once(name())?,
+            _passage: passage,
+        })
     }
 
     /// The real worker in use.
@@ -290,6 +310,12 @@ impl Drop for Worker {
             drop(unsafe { Box::from_raw(key.cast_mut()) });
         }
     }
+}
+
+/// What the calling thread is called where threads take turns.
+#[inline(always)]
+fn name() -> usize {
+    ptr::from_ref(tls::mode()).addr()
 }
 
 fn make_real(real_context: *mut c_void, params: &WorkerParams) -> Result<*mut c_void, Status> {

@@ -42,8 +42,8 @@ use std::time::{Duration, Instant};
 
 use symvirt_protocol::rank::{FromRank, Join, ToRank, Welcome};
 
+use crate::barrier;
 use crate::channel::{Channel, ChannelError};
-use crate::gate::announce;
 use crate::life;
 use crate::object::lock;
 use crate::process::gang;
@@ -127,7 +127,7 @@ pub enum StartError {
 /// There is no agent, or it does not answer; nothing was started.
 pub fn start() -> Result<Helpers, StartError> {
     let channel = Channel::connect()?;
-    announce().map_err(StartError::Membarrier)?;
+    barrier::announce().map_err(StartError::Membarrier)?;
     crate::spool::read_settings();
     crate::object::near::read_settings();
     crate::process::holds::limit();

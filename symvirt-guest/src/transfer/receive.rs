@@ -126,7 +126,7 @@ pub unsafe fn repost(worker: &Worker, request: *mut Request) -> PostOutcome {
 }
 
 /// Receives by tag: the short way, for a thread that is alone with the worker and asks for nothing
-/// seldom. `first` is the pool's first request.
+/// seldom.
 ///
 /// # Safety
 /// Inside the gate; the arguments are those of a tagged receive, `asked` is the mask of `param`.
@@ -134,7 +134,6 @@ pub unsafe fn repost(worker: &Worker, request: *mut Request) -> PostOutcome {
 #[allow(clippy::too_many_arguments, reason = "six are the C function's")]
 pub unsafe fn receive_short(
     worker: &Worker,
-    first: *mut Request,
     buffer: *mut c_void,
     count: usize,
     tag: u64,
@@ -144,7 +143,8 @@ pub unsafe fn receive_short(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
     unsafe {
-        if !worker.drained.is_empty() {
+        let first = worker.pool.first();
+        if first.is_null() || !worker.drained.is_empty() {
             return receive(worker, buffer, count, tag, mask, param);
         }
         let request = if asked & op::REQUEST == 0 {

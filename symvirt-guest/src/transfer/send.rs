@@ -100,9 +100,6 @@ pub unsafe fn sending_ended_by(
 ) -> StatusPtr {
     // SAFETY: by the caller's promise.
     unsafe {
-        if worker.pool.spare().is_null() && !worker.is_shared() {
-            worker.pool.take_spare(worker);
-        }
         let request = begin(worker, param, callback);
         let result = call(&raw mut (*request).param);
         match result.request() {
@@ -158,8 +155,8 @@ pub(super) unsafe fn started(
 /// # Safety
 /// The short way of the endpoint's worker; the arguments are those of a tagged send.
 #[inline(always)]
-pub unsafe fn send_short(
-    short: &Short,
+pub unsafe fn send_short<Way>(
+    short: &Short<Way>,
     endpoint: &Endpoint,
     payload: Payload,
     tag: u64,

@@ -10,30 +10,30 @@ use symvirt_ffi::ucs::StatusPtr;
 
 use super::begin::{SELDOM, tell};
 use super::send::{Payload, on_done, started};
-use crate::gate::{self, Passage};
+use crate::gate::Passage;
 use crate::object::request::{Kind, Request};
-use crate::object::worker::Worker;
+use crate::object::worker::{Inside, Worker};
 
 /// A thread that is inside the gate, in no other call of UCX, and alone with the worker, and that
-/// asks for nothing seldom; dropping it leaves the gate.
-pub struct Short {
+/// asks for nothing seldom; dropping it leaves.
+pub struct Short<Way = Passage> {
     /// The pool's, not taken.
     spare: *mut Request,
     /// The mask of the application's parameters.
     asked: u32,
-    _passage: Passage,
+    _way: Way,
 }
 
 impl Short {
     /// Goes the short way of a send if it is open, or else does nothing: the caller must go on to
-    /// [`Worker::enter`].
+    /// [`Short::of_send_in_turn`] or [`Worker::enter`].
     ///
     /// # Safety
     /// The application's parameters.
     #[inline(always)]
     pub unsafe fn of_send(worker: &Worker, param: *const RequestParam) -> Option<Short> {
         // SAFETY: by the caller's promise.
-        unsafe { Short::find(worker, param, SELDOM) }
+        unsafe { Short::find(worker, param, SELDOM, || worker.enter_alone()) }
     }
 
     /// As [`Short::of_send`], of another operation. In memory of the application's own it would
@@ -44,23 +44,40 @@ impl Short {
     #[inline(always)]
     pub unsafe fn of_other(worker: &Worker, param: *const RequestParam) -> Option<Short> {
         // SAFETY: by the caller's promise.
-        unsafe { Short::find(worker, param, SELDOM | op::REQUEST) }
+        unsafe { Short::find(worker, param, SELDOM | op::REQUEST, || worker.enter_alone()) }
     }
+}
 
+impl<'a> Short<Inside<'a>> {
+    /// As [`Short::of_send`], of a worker that threads share.
+    ///
+    /// # Safety
+    /// As [`Short::of_send`].
     #[inline(always)]
-    unsafe fn find(worker: &Worker, param: *const RequestParam, seldom: u32) -> Option<Short> {
+    pub unsafe fn of_send_in_turn(worker: &'a Worker, param: *const RequestParam) -> Option<Self> {
+        // SAFETY: by the caller's promise.
+        unsafe { Short::find(worker, param, SELDOM, || worker.enter_in_turn()) }
+    }
+}
+
+impl<Way> Short<Way> {
+    #[inline(always)]
+    unsafe fn find(
+        worker: &Worker,
+        param: *const RequestParam,
+        seldom: u32,
+        enter: impl FnOnce() -> Option<Way>,
+    ) -> Option<Short<Way>> {
         // SAFETY: by the caller's promise.
         let asked = unsafe { (*param).op_attr_mask };
-        // A shared worker has none.
-        let spare = worker.pool.spare();
-        if asked & seldom != 0 || spare.is_null() {
+        if asked & seldom != 0 {
             return None;
         }
-        let _passage = gate::enter_at_once()?;
+        let way = enter()?;
         Some(Short {
-            spare,
+            spare: worker.pool.spare(),
             asked,
-            _passage,
+            _way: way,
         })
     }
 

@@ -1,18 +1,20 @@
-//! Who pays for memory ordering: the closer.
+//! Barriers of which one side pays for both: who passes often only keeps the compiler from moving
+//! its accesses ([`light`]), who comes seldom has all other threads pass a full barrier ([`heavy`],
+//! `membarrier(2)`). So of two accesses on each side, a store and then a load with its barrier
+//! between them, at least one load sees the other side's store.
 
 #[cfg(not(loom))]
 mod real {
     use std::sync::atomic::{Ordering, compiler_fence, fence};
 
-    /// Keeps the compiler from moving accesses; the processor's part is in [`after_closing`].
+    /// Of those who pass often.
     #[inline(always)]
-    pub fn light_barrier() {
+    pub fn light() {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Makes every other thread of the process pass a full barrier: a thread either sees the gate
-    /// closed, or is seen inside.
-    pub fn after_closing() {
+    /// Of those who come seldom.
+    pub fn heavy() {
         fence(Ordering::SeqCst);
         // SAFETY: the command takes no pointers. It cannot fail once registered (membarrier(2)).
         unsafe {
@@ -25,15 +27,10 @@ mod real {
         };
     }
 
-    /// What leavers wrote before they left is visible from here on.
-    pub fn acquire() {
-        fence(Ordering::SeqCst);
-    }
-
-    /// Announces the process to membarrier; once, before the first close.
+    /// Announces the process to membarrier; once, before the first heavy barrier.
     ///
     /// # Errors
-    /// The kernel's, where it refuses: then the gate must not be closed.
+    /// The kernel's, where it refuses: then nobody may rely on these barriers.
     pub fn announce() -> std::io::Result<()> {
         let command = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
         // SAFETY: the command takes no pointers.
@@ -52,15 +49,11 @@ mod modelled {
     use loom::sync::atomic::{Ordering, fence};
 
     /// Loom has no asymmetric barrier: the strongest symmetric one stands for both sides.
-    pub fn light_barrier() {
+    pub fn light() {
         fence(Ordering::SeqCst);
     }
 
-    pub fn after_closing() {
-        fence(Ordering::SeqCst);
-    }
-
-    pub fn acquire() {
+    pub fn heavy() {
         fence(Ordering::SeqCst);
     }
 }
