@@ -3,10 +3,11 @@
 use std::ffi::c_void;
 use std::fmt;
 
-/// `ucs_status_t`: 0 is success, 1 is in progress, negative is an error.
+/// `ucs_status_t`: 0 is success, 1 is in progress, negative is an error. One byte
+/// (`UCS_S_PACKED`): of a register that it is returned in, the rest says nothing.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Status(pub i32);
+pub struct Status(pub i8);
 
 impl Status {
     /// `UCS_OK`
@@ -83,7 +84,7 @@ impl StatusPtr {
     pub fn status(self) -> Status {
         match self.request() {
             Some(_) => Status::INPROGRESS,
-            None => Status(self.0.addr() as isize as i32),
+            None => Status(self.0.addr() as isize as i8),
         }
     }
 }

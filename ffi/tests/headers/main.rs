@@ -83,6 +83,11 @@ fn every_struct_has_the_size_and_offsets_of_the_headers() {
 }
 
 #[test]
+fn what_is_passed_by_value_has_the_size_of_the_headers() {
+    assert_compiles("values", &layout::value_asserts());
+}
+
+#[test]
 fn every_declared_struct_and_field_is_checked() {
     let checked = layout::structs();
     for declared in source::structs(&[&ffi_source("ucp.rs"), &ffi_source("ucs.rs")]) {

@@ -14,7 +14,7 @@ use symvirt_protocol::packed::Place;
 
 use super::context::Context;
 use super::handle::Mark;
-use super::pages::Pages;
+use super::pages::{self, Pages};
 use crate::real::real;
 
 /// `UCS_MEMORY_TYPE_HOST`
@@ -87,12 +87,28 @@ impl Memory {
         }
     }
 
-    /// Registers it in another real context.
+    /// Registers it in another real context; `None` if the application has given it back to the
+    /// kernel and not released it. It must not, but while it does not use the memory, nothing of
+    /// UCX's minds.
     ///
     /// # Errors
     /// UCX's.
-    pub fn make_real(&self, real_context: *mut c_void) -> Result<*mut c_void, Status> {
-        make_real(real_context, &self.params)
+    pub fn make_real(&self, real_context: *mut c_void) -> Result<Option<*mut c_void>, Status> {
+        match make_real(real_context, &self.params) {
+            Err(_) if !self.is_there() => {
+                let (address, length) = (self.params.address, self.params.length);
+                crate::log::debug!("{length} bytes at {address:?} are gone, but not released");
+                Ok(None)
+            }
+            made => made.map(Some),
+        }
+    }
+
+    /// Whether all of it is mapped. Of other memory than the host's the kernel knows nothing.
+    fn is_there(&self) -> bool {
+        let is_host = self.params.field_mask & mem_map_param::MEMORY_TYPE == 0
+            || self.params.memory_type == HOST;
+        !is_host || pages::are_mapped(self.params.address, self.params.length)
     }
 }
 

@@ -6,6 +6,7 @@ use std::ffi::{CString, c_void};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use symvirt_ffi::flags::mem_map;
 use symvirt_ffi::ucp::MemMapParams;
@@ -65,6 +66,19 @@ impl Drop for Pages {
     }
 }
 
+/// Whether there is memory, of whatever kind, at all of a range.
+pub fn are_mapped(address: *const c_void, length: usize) -> bool {
+    // SAFETY: sysconf(3) takes any name.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let before = address.addr() % page;
+    // SAFETY: nothing is written at once (`MS_ASYNC`): the kernel looks whether it is there, no more.
+    let found = unsafe {
+        let start = address.byte_sub(before).cast_mut();
+        libc::msync(start, length + before, libc::MS_ASYNC)
+    };
+    found == 0 || Errno::last() != Errno::ENOMEM
+}
+
 /// What the file of an allocation is called in `/proc`: nobody else's is called so.
 pub fn name(id: MemoryId) -> String {
     format!("symvirt-{:016x}-{}", id.process.0, id.index)
@@ -75,4 +89,27 @@ fn shareable(length: usize, id: MemoryId) -> Option<File> {
     let file = File::from(memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC).ok()?);
     file.set_len(length.try_into().ok()?).ok()?;
     Some(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_there_until_a_page_of_it_is_given_back() {
+        const PAGE: usize = 4096;
+        let access = libc::PROT_READ;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: new memory, at a place of the kernel's choice.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), 3 * PAGE, access, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        let inner = start.wrapping_byte_add(PAGE - 1);
+        assert!(are_mapped(inner, PAGE + 2));
+        // SAFETY: the page in the middle, of which nobody has a reference.
+        unsafe { libc::munmap(start.wrapping_byte_add(PAGE), PAGE) };
+        assert!(!are_mapped(inner, PAGE + 2));
+        assert!(are_mapped(inner, 1));
+        // SAFETY: as above, the other two.
+        unsafe { libc::munmap(start, 3 * PAGE) };
+    }
 }

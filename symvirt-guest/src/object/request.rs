@@ -21,7 +21,7 @@
 
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI8, AtomicU32, Ordering};
 
 use symvirt_ffi::flags::op;
 use symvirt_ffi::ucp::{RequestParam, Tag, TagRecvInfo};
@@ -96,7 +96,7 @@ pub struct Request {
     pub side: u8,
     pub callback: *const c_void,
     pub user_data: *mut c_void,
-    pub status: AtomicI32,
+    pub status: AtomicI8,
     pub state: AtomicU32,
     /// Last, so that it stands right before the application's area.
     mark: Mark,
@@ -133,7 +133,7 @@ impl Request {
             side: 0,
             callback: ptr::null(),
             user_data: ptr::null_mut(),
-            status: AtomicI32::new(Status::INPROGRESS.0),
+            status: AtomicI8::new(Status::INPROGRESS.0),
             state: AtomicU32::new(0),
             mark: Mark::Request,
         }

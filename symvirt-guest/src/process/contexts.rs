@@ -5,7 +5,7 @@ use std::ffi::{c_uint, c_void};
 use symvirt_ffi::ucp::Params;
 use symvirt_ffi::ucs::Status;
 
-use super::{configuration, gang, round};
+use super::{configuration, gang, memories, round};
 use crate::object::context::Context;
 use crate::object::lock;
 use crate::real::real;
@@ -43,9 +43,10 @@ pub unsafe fn destroy(context: &Context) {
         contexts.is_empty()
     };
     let pointer = std::ptr::from_ref(context).cast_mut();
-    // SAFETY: off the list: no switch touches it any more. The real context goes before the
-    // recipe that made it.
+    // SAFETY: off the list: no switch touches it any more, and nobody uses its memory. The real
+    // context goes before the recipe that made it.
     unsafe {
+        memories::unmap_rest(context);
         (real().cleanup)(context.real());
         drop(Box::from_raw(pointer));
     }

@@ -44,9 +44,25 @@ pub unsafe fn unmap(context: &Context, memory: &Memory) -> Status {
     lock(&context.memories).retain(|known| !std::ptr::eq(*known, memory));
     // SAFETY: by the caller's promise; made by `map`, and off the list just now.
     unsafe {
-        let status = (real().mem_unmap)(context.real(), memory.real());
+        // None is left where the memory went before it was released, and a switch came in between.
+        let status = match memory.real() {
+            registered if registered.is_null() => Status::OK,
+            registered => (real().mem_unmap)(context.real(), registered),
+        };
         round::keep_until_end(Box::from_raw(std::ptr::from_ref(memory).cast_mut()));
         status
+    }
+}
+
+/// Takes out of a context what the application has left there: UCX would assert that there is none.
+///
+/// # Safety
+/// The context is being destroyed.
+pub unsafe fn unmap_rest(context: &Context) {
+    let rest = lock(&context.memories).clone();
+    for memory in rest {
+        // SAFETY: listed memory is live, and by the caller's promise not used any more.
+        unsafe { unmap(context, &*memory) };
     }
 }
 
@@ -60,6 +76,9 @@ pub unsafe fn pack_key(
     buffer: *mut *mut c_void,
     length: *mut usize,
 ) -> Status {
+    if memory.real().is_null() {
+        return Status::INVALID_ADDR;
+    }
     let bytes = match real_key(context.real(), memory.real()) {
         Ok(bytes) => bytes,
         Err(status) => return status,

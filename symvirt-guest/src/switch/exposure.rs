@@ -76,8 +76,9 @@ impl Side {
             }
             let known: HashSet<_> = side.memories.iter().map(|&(memory, _)| memory).collect();
             for &memory in listed.iter().filter(|memory| !known.contains(*memory)) {
-                let registered = register(side, memory)?;
-                late.push(pack(side.real, memory, registered)?);
+                if let Some(registered) = register(side, memory)? {
+                    late.push(pack(side.real, memory, registered)?);
+                }
             }
         }
         self.own.extend(late.iter().cloned());
@@ -118,8 +119,11 @@ impl Side {
     }
 }
 
-/// Registers memory, listed or released during this round, on a side.
-fn register(side: &mut ContextSide, pointer: *const Memory) -> Result<*mut c_void, SideError> {
+/// Registers memory, listed or released during this round, on a side; `None` if it is gone.
+fn register(
+    side: &mut ContextSide,
+    pointer: *const Memory,
+) -> Result<Option<*mut c_void>, SideError> {
     // SAFETY: what is released during a round lives until its end.
     let memory = unsafe { &*pointer };
     let registered = memory
@@ -128,7 +132,8 @@ fn register(side: &mut ContextSide, pointer: *const Memory) -> Result<*mut c_voi
             memory: memory.id,
             status,
         })?;
-    side.memories.push((pointer, registered));
+    side.memories
+        .extend(registered.map(|registered| (pointer, registered)));
     Ok(registered)
 }
 
@@ -181,9 +186,10 @@ pub fn close(worker: &Worker) -> Keys {
 /// Takes the real registrations out of a context's memory; under the closed gate.
 pub fn withdraw(context: &Context) -> Vec<(*const Memory, *mut c_void)> {
     let memories = lock(&context.memories);
-    let withdrawn = memories.iter().map(|&memory| {
+    let withdrawn = memories.iter().filter_map(|&memory| {
         // SAFETY: listed memory is live.
-        (memory, unsafe { &*memory }.swap_real(ptr::null_mut()))
+        let registered = unsafe { &*memory }.swap_real(ptr::null_mut());
+        (!registered.is_null()).then_some((memory, registered))
     });
     withdrawn.collect()
 }
